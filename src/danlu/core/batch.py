@@ -1,0 +1,68 @@
+"""Batch: some examples, ready for the model."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor
+
+Field = Tensor | tuple[Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of examples. Every field has B entries: a tensor with B first, or a tuple of B ragged tensors.
+
+    `inputs` is what the model's forward takes by name; `labels` is what the task's loss compares with. `targets_B`
+    counts the valid targets of each row: the loss of a step is the sum over targets divided by their global count,
+    so that one micro-batch, N micro-batches and N processes give the same gradient. `tokens_B` counts what is not
+    padding. `example_ids_B` names the rows of the data set. `weights_B`, when given, multiplies each row's loss.
+    """
+
+    inputs: Mapping[str, Field]
+    labels: Mapping[str, Field]
+    example_ids_B: Tensor
+    targets_B: Tensor
+    tokens_B: Tensor
+    weights_B: Tensor | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.example_ids_B.shape[0])
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.targets_B.sum())
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.tokens_B.sum())
+
+    def rows(self, start: int, stop: int) -> Self:
+        """The rows from `start` up to `stop`, as views."""
+        return self._map(lambda field: field[start:stop])
+
+    def split(self, num_rows: int) -> list[Self]:
+        """Micro-batches of at most `num_rows` rows, in order."""
+        return [self.rows(at, at + num_rows) for at in range(0, self.num_rows, num_rows)]
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch with every tensor on `device`."""
+        move = lambda tensor: tensor.to(device, non_blocking=True)  # noqa: E731
+        return self._map(lambda field: move(field) if isinstance(field, Tensor) else tuple(map(move, field)))
+
+    def replace(self, **fields: object) -> Self:
+        """The same batch with some of its attributes changed."""
+        return dataclasses.replace(self, **fields)  # type: ignore[arg-type]
+
+    def _map(self, change) -> Self:  # type: ignore[no-untyped-def]
+        return dataclasses.replace(
+            self,
+            inputs={name: change(field) for name, field in self.inputs.items()},
+            labels={name: change(field) for name, field in self.labels.items()},
+            example_ids_B=change(self.example_ids_B),
+            targets_B=change(self.targets_B),
+            tokens_B=change(self.tokens_B),
+            weights_B=None if self.weights_B is None else change(self.weights_B),
+        )

@@ -1,0 +1,142 @@
+"""Technique: a frozen config with up to seven slots, each a typed place in the step."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from danlu.core.action import Action
+from danlu.core.batch import Batch
+from danlu.core.clock import Clock
+from danlu.core.config import Config
+from danlu.core.dials import Dial, Dials
+from danlu.core.errors import RequestError
+from danlu.core.finding import Evaluation
+from danlu.core.outputs import Outputs
+from danlu.core.seeds import generator_of
+
+SLOTS = ("on_model", "before_step", "on_batch", "loss_terms", "on_grads", "after_step", "on_export")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """What a slot may read. It is made anew for each step.
+
+    `num_targets` is the count of valid targets over all micro-batches and processes of this step. `evaluation` is the
+    newest evaluation, if any. `grad_norm()` gives the global norm of the gradient, computed once per step.
+    """
+
+    clock: Clock
+    dials: Dials
+    model: nn.Module
+    seed: int
+    device: torch.device
+    num_targets: int = 0
+    evaluation: Evaluation | None = None
+    grad_norm: Callable[[], Tensor] = dataclasses.field(default=lambda: torch.zeros(()))
+
+    def dial(self, name: str, default: float | None = None) -> float:
+        """The number that a dial shows now."""
+        return self.dials.value(name, self.clock, default)
+
+    def generator(self, name: str) -> torch.Generator:
+        """Random numbers for one named use in this step, the same on every process and after every resume."""
+        return generator_of(self.seed, name, self.clock.step, device=self.device)
+
+
+class TechniqueState:
+    """What a technique remembers. Attributes that are tensors, dicts of tensors or plain numbers are checkpointed."""
+
+    def state_dict(self) -> dict[str, object]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+class Technique(Config):
+    """The parent of all techniques; a child overrides the slots that it uses and leaves the others.
+
+    A child at settings that mean "off" (p = 0, norm = inf) must be the identity. `state` is `"saved"` when what
+    `start` returns must be in a checkpoint, `"held"` when it is rebuilt at every start (a frozen teacher). `after`
+    and `conflicts` name other techniques by file name.
+    """
+
+    after: ClassVar[tuple[str, ...]] = ()
+    conflicts: ClassVar[tuple[str, ...]] = ()
+    state: ClassVar[Literal["saved", "held"]] = "saved"
+
+    @classmethod
+    def name(cls) -> str:
+        """The name by which a recipe switches it on: its file's."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def slots(cls) -> list[str]:
+        """The slots that this technique uses."""
+        return [slot for slot in SLOTS if getattr(cls, slot) is not getattr(Technique, slot)]
+
+    def dials(self) -> Sequence[Dial]:
+        """The dials that this technique brings into the run."""
+        return ()
+
+    def start(self, model: nn.Module) -> TechniqueState | None:
+        """Makes the technique's state, after every `on_model`; None when it remembers nothing."""
+        return None
+
+    def on_model(self, model: nn.Module) -> nn.Module:
+        """Surgery, once, before the optimiser and the processes see the model. Parameter names must not change."""
+        return model
+
+    def before_step(self, ctx: StepContext, state: TechniqueState | None) -> Sequence[Action]:
+        """Sets things up for the step; called again with the same clock it must do nothing new."""
+        return ()
+
+    def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
+        """Changes this process's whole batch, before it is cut into micro-batches."""
+        return batch
+
+    def loss_terms(
+        self, outputs: Outputs, batch: Batch, ctx: StepContext, state: TechniqueState | None
+    ) -> Mapping[str, Tensor]:
+        """Terms to add to the loss, by name, as sums over the batch's valid targets.
+
+        The engine divides by the global number of targets; a penalty on the whole model returns
+        `penalty * batch.num_targets`.
+        """
+        return {}
+
+    def on_grads(self, parameters: Sequence[nn.Parameter], ctx: StepContext, state: TechniqueState | None) -> None:
+        """Changes the gradients in place, after they are summed over micro-batches and processes."""
+
+    def after_step(self, ctx: StepContext, state: TechniqueState | None) -> None:
+        """Follows the optimiser; `ctx.clock` already counts this step."""
+
+    @contextlib.contextmanager
+    def on_export(self, model: nn.Module, state: TechniqueState | None) -> Iterator[nn.Module]:
+        """Within it the model carries the weights to evaluate and to export; afterwards those to train."""
+        yield model
+
+
+def in_order(techniques: Sequence[Technique]) -> list[Technique]:
+    """Techniques sorted so that each follows those in its `after`; equal ones keep the order of their names.
+
+    Raises:
+        RequestError: two of them conflict, or the order contradicts itself.
+    """
+    waiting = {technique.name(): technique for technique in sorted(techniques, key=lambda t: t.name())}
+    for name, technique in waiting.items():
+        for other in technique.conflicts:
+            if other in waiting:
+                raise RequestError(f"{name} and {other} cannot be used together", where="techniques", mend="Remove one")
+    ordered: list[Technique] = []
+    while waiting:
+        ready = [name for name, item in waiting.items() if not any(before in waiting for before in item.after)]
+        if not ready:
+            raise RequestError(f"the order of {', '.join(waiting)} contradicts itself", where="techniques")
+        ordered.append(waiting.pop(ready[0]))
+    return ordered
