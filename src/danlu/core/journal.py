@@ -5,13 +5,11 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal[
-    "start", "reading", "evaluation", "finding", "action", "verdict", "checkpoint", "sample", "note", "end"
-]
+Kind = Literal["start", "reading", "evaluation", "finding", "action", "verdict", "checkpoint", "sample", "note", "end"]
 Record = dict[str, object]
 
 
@@ -24,21 +22,29 @@ class Journal:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
+        self._listeners: list[Callable[[Record], None]] = []
         self._file = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _mend_tail(path)
             self._file = path.open("a", encoding="utf-8")
 
+    def subscribe(self, listener: Callable[[Record], None]) -> None:
+        """Calls `listener` with every record from now on: live displays and trackers."""
+        self._listeners.append(listener)
+
     def write(self, kind: Kind, step: int, **fields: object) -> None:
         """Adds a record and hands it to the operating system at once; numbers that are not finite become words."""
         if self._file is None:
             return
-        record = {"kind": kind, "step": step, "time": round(time.time(), 3), **fields}
-        self._file.write(json.dumps(_plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+        record = {"kind": kind, "step": step, "time": round(time.time(), 3)}
+        record.update((name, _plain(value)) for name, value in fields.items())
+        self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
         if kind != "reading":
             os.fsync(self._file.fileno())
+        for listener in self._listeners:
+            listener(record)
 
     def close(self) -> None:
         if self._file is not None:
