@@ -47,6 +47,15 @@ class Batch:
         """Micro-batches of at most `num_rows` rows, in order."""
         return [self.rows(at, at + num_rows) for at in range(0, self.num_rows, num_rows)]
 
+    def muted(self) -> Self:
+        """The first row alone, counting for nothing: what a process without rows of its own computes on.
+
+        Its row weight is zero, so a loss that multiplies by `weights_B` has value and gradient zero.
+        """
+        first = self.rows(0, 1)
+        zero_B = torch.zeros_like(first.targets_B)
+        return first.replace(targets_B=zero_B, tokens_B=zero_B, weights_B=torch.zeros(1, device=zero_B.device))
+
     def to(self, device: torch.device | str) -> Self:
         """The same batch with every tensor on `device`."""
         move = lambda tensor: tensor.to(device, non_blocking=True)  # noqa: E731

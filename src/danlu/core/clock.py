@@ -55,7 +55,7 @@ class Clock:
         return self.progress >= 1.0 - 1e-9
 
     def tick(self, *, examples: int, tokens: int, epochs: float, seconds: float) -> Self:
-        """The clock after one more step. `epochs` and `seconds` are the new totals, `examples` and `tokens` are added."""
+        """The clock after one more step: `epochs` and `seconds` are new totals, `examples` and `tokens` are added."""
         return dataclasses.replace(
             self,
             step=self.step + 1,

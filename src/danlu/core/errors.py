@@ -35,7 +35,7 @@ class RunError(DanluError):
     """The run began and cannot go on; the reason is in its journal and summary."""
 
 
-class OutOfMemory(RunError):
+class OutOfMemoryError(RunError):
     """Not even one row of a batch fits in the memory of the device."""
 
 

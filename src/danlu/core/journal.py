@@ -37,7 +37,7 @@ class Journal:
         """Adds a record and hands it to the operating system at once; numbers that are not finite become words."""
         if self._file is None:
             return
-        record = {"kind": kind, "step": step, "time": round(time.time(), 3)}
+        record: Record = {"kind": kind, "step": step, "time": round(time.time(), 3)}
         record.update((name, _plain(value)) for name, value in fields.items())
         self._file.write(json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
