@@ -32,6 +32,11 @@ class Batch:
         return int(self.example_ids_B.shape[0])
 
     @property
+    def num_examples(self) -> int:
+        """Rows that count: all but muted ones."""
+        return self.num_rows if self.weights_B is None else int((self.weights_B != 0).sum())
+
+    @property
     def num_targets(self) -> int:
         return int(self.targets_B.sum())
 

@@ -1,0 +1,116 @@
+"""Task: how examples become a Batch, what the loss is, what the metrics are, what a prediction looks like."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from danlu.core.batch import Batch
+from danlu.core.config import Config
+from danlu.core.outputs import Outputs
+from danlu.core.technique import StepContext
+from danlu.data.cache import Examples
+from danlu.data.config import DataConfig
+
+Example = Mapping[str, np.ndarray]
+Collate = Callable[[Sequence[Example], Tensor], Batch]
+Tools = Any  # a tokenizer or an image processor of transformers, whichever the task's models use
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The data as the engine wants it, and what a model must know of it.
+
+    `padded` says that rows have different lengths, so that batches should hold rows of similar length. `facts` are
+    numbers worth telling (documents, tokens, fill rate); `skipped` lists the bad rows that were left out.
+    """
+
+    train: Examples
+    valid: Examples
+    tools: Tools
+    context: int
+    padded: bool = False
+    vocab_size: int | None = None
+    special_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    model_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    skipped: Sequence[Mapping[str, object]] = ()
+
+
+class Evaluator(abc.ABC):
+    """Gathers what metrics need over batches. Processes exchange `state()` and `absorb` each other's, in order."""
+
+    @abc.abstractmethod
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Takes in one batch. Rows whose weight is zero are padding of the last round and do not count."""
+
+    @abc.abstractmethod
+    def state(self) -> object:
+        """What another process needs to go on counting; picklable, on the CPU."""
+
+    @abc.abstractmethod
+    def absorb(self, state: object) -> None:
+        """Adds another process's state to this one."""
+
+    @abc.abstractmethod
+    def result(self) -> dict[str, float]:
+        """The metrics, by their standard names."""
+
+
+class Task(Config):
+    """The parent of all tasks. `auto_class` names the transformers Auto class that its models are made with."""
+
+    auto_class: ClassVar[str]
+    judged: ClassVar[str] = "loss"
+    better: ClassVar[Literal["lower", "higher"]] = "lower"
+
+    @classmethod
+    def kind(cls) -> str:
+        """The name by which a recipe asks for it."""
+        return cls.__module__.rpartition(".")[2].replace("_", "-")
+
+    @abc.abstractmethod
+    def prepare(self, data: DataConfig, *, seed: int, base: str | None, say: Callable[[str], None]) -> Prepared:
+        """Reads, splits and encodes the data. `base` is the model whose tokenizer or processor is to be used."""
+
+    @abc.abstractmethod
+    def prepare_eval(self, data: DataConfig, source: str, tools: Tools) -> Examples:
+        """Encodes another source with the tools of a trained model, for `danlu evaluate`."""
+
+    @abc.abstractmethod
+    def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
+        """Makes a batch of examples; fields must be as `Forward` and `loss` expect them."""
+
+    @abc.abstractmethod
+    def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
+        """The sum of the loss over the batch's valid targets, each row multiplied by `weights_B` when given."""
+
+    @abc.abstractmethod
+    def evaluator(self) -> Evaluator:
+        """A new, empty evaluator."""
+
+    def samples(self, model: nn.Module, tools: Tools, seed: int) -> list[dict[str, str]]:
+        """A few outputs to read, as fields of `sample` records; empty where there is nothing to read."""
+        return []
+
+    @abc.abstractmethod
+    def predict(
+        self, model: nn.Module, tools: Tools, rows: Iterable[Mapping[str, object]], options: Mapping[str, object]
+    ) -> Iterator[dict[str, object]]:
+        """One JSON-ready object for each row, in order."""
+
+    def notes(self, data: DataConfig) -> dict[str, object]:
+        """What `danlu.json` beside a trained model must say so that evaluate and predict need no recipe."""
+        return {
+            "task": {"kind": self.kind(), **self.model_dump(mode="json")},
+            "data": data.model_dump(mode="json", by_alias=True, exclude={"train", "valid", "test", "tokenizer"}),
+        }
+
+
+def cache_folder(data: DataConfig) -> Path | None:
+    """Where encoded data is kept; None means the user's cache folder."""
+    return Path(data.cache) if data.cache else None

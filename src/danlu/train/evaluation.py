@@ -1,0 +1,52 @@
+"""Evaluation: the task's metrics over every example once, on one process or many."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from danlu.core.batch import Batch
+from danlu.core.clock import Budget, Clock
+from danlu.core.dials import Dials
+from danlu.core.technique import StepContext
+from danlu.dist.world import World
+from danlu.tasks.base import Task
+from danlu.train.plan import Precision
+from danlu.train.stepper import autocast
+
+
+@torch.no_grad()
+def evaluate(
+    module: nn.Module, task: Task, batches: Iterator[Batch], *, world: World, precision: Precision
+) -> dict[str, float]:
+    """The metrics of `module` (a LossModule, wrapped or not) over this process's share of the batches.
+
+    Processes go in rounds, since a sharded model needs all of them for each forward; one that has run out of batches
+    computes on a muted row. The module is left in the mode that it was in.
+    """
+    evaluator, muted = task.evaluator(), None
+    was_training = module.training
+    module.eval()
+    ctx = _quiet_context(module, world)
+    try:
+        while True:
+            batch = next(batches, None)
+            if not world.any_across(batch is not None):
+                break
+            if batch is not None:
+                muted = batch.muted()
+            if batch is None and muted is None:
+                raise RuntimeError("a process was given no evaluation batch at all")
+            with autocast(world.device, precision):
+                module((batch if batch is not None else muted).to(world.device), ctx, evaluator)  # type: ignore[union-attr]
+    finally:
+        module.train(was_training)
+    whole = task.evaluator()
+    for state in world.gather_objects(evaluator.state()):
+        whole.absorb(state)
+    return whole.result()
+
+
+def _quiet_context(module: nn.Module, world: World) -> StepContext:
+    clock = Clock(budget=Budget(steps=1))
+    return StepContext(clock=clock, dials=Dials(()), model=module, seed=0, device=world.device)

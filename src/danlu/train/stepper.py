@@ -1,0 +1,173 @@
+"""Stepper: one optimiser step. A batch becomes micro-batches, a loss, gradients, and a changed model."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from danlu.core.batch import Batch
+from danlu.core.errors import OutOfMemoryError
+from danlu.core.seeds import seed_of
+from danlu.core.technique import StepContext, Technique, TechniqueState
+from danlu.dist.world import World
+from danlu.dist.wrap import synchronised
+from danlu.models.forward import Forward
+from danlu.tasks.base import Evaluator, Task
+from danlu.train.microbatch import is_out_of_memory
+from danlu.train.plan import Precision
+
+Active = Sequence[tuple[Technique, TechniqueState | None]]
+
+
+class LossModule(nn.Module):
+    """The model and everything up to the loss in one forward, which is what DDP and FSDP hook into."""
+
+    def __init__(self, forward: Forward, task: Task) -> None:
+        super().__init__()
+        self.net = forward
+        self.task = task
+        self.active: Active = ()
+
+    def forward(
+        self, batch: Batch, ctx: StepContext, evaluator: Evaluator | None = None
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The summed loss to go backward from, and its terms by name. An evaluator takes in the outputs instead."""
+        outputs = self.net(batch.inputs)
+        if evaluator is not None:
+            evaluator.update(outputs, batch)
+            return torch.zeros(()), {}
+        total = self.task.loss(outputs, batch, ctx)
+        terms = {"loss": total.detach()}
+        for technique, state in self.active:
+            for name, term in technique.loss_terms(outputs, batch, ctx, state).items():
+                total = total + term
+                terms[name] = term.detach()
+        return total, terms
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What one step did, as device tensors: mean loss terms over the global targets, gradient norm."""
+
+    terms: Mapping[str, Tensor]
+    grad_norm: Tensor
+    num_examples: int
+    num_tokens: int
+    num_targets: int
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
+    """Mixed precision by torch's own rules; nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    kind = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=kind)
+
+
+class Stepper:
+    """Runs steps over `module` (a LossModule, wrapped for its world or not).
+
+    The loss is the sum over all valid targets of the step, on all micro-batches and processes, divided by their
+    number. Each micro-batch is seeded from the clock, so that dropout is the same whenever the step is run.
+    `micro_rows` is halved when memory runs out; the batch stays what it was.
+    """
+
+    def __init__(
+        self, module: nn.Module, optimizer: Optimizer, active: Active, *, world: World, precision: Precision, seed: int
+    ) -> None:
+        self.module, self.optimizer, self.active = module, optimizer, active
+        self.world, self.precision, self.seed = world, precision, seed
+        self.micro_rows = 1
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
+
+    def step(self, batch: Batch, ctx: StepContext) -> StepResult:
+        """Gradients over the whole batch, techniques' changes to them, and the optimiser."""
+        for technique, state in self.active:
+            batch = technique.on_batch(batch, ctx, state)
+        batch = batch.to(self.world.device)
+        counts = torch.tensor([batch.num_examples, batch.num_tokens, batch.num_targets])
+        examples, tokens, targets = (int(count) for count in self.world.sum_across(counts))
+        ctx = dataclasses.replace(ctx, num_targets=targets)
+        terms = self._gradients(batch, ctx)
+        self.scaler.unscale_(self.optimizer)
+        norm = functools.cache(self._grad_norm)
+        ctx = dataclasses.replace(ctx, grad_norm=norm)
+        for technique, state in self.active:
+            technique.on_grads(self.parameters, ctx, state)
+        self._turn(ctx)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return StepResult(
+            terms=terms, grad_norm=norm(), num_examples=examples, num_tokens=tokens, num_targets=targets
+        )
+
+    def gradients_of(self, batch: Batch, ctx: StepContext) -> None:
+        """One forward and backward of a micro-batch whose gradients are thrown away: the dry run."""
+        with autocast(self.world.device, self.precision):
+            loss, _ = self.module(batch.to(self.world.device), ctx)
+        loss.backward()
+        self.optimizer.zero_grad()
+
+    def _gradients(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
+        """Leaves the step's gradients on the parameters; with less memory than hoped for, in smaller pieces."""
+        while True:
+            self.optimizer.zero_grad()
+            try:
+                return self._accumulate(batch, ctx)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.world.size > 1:
+                    raise
+            if self.micro_rows == 1:
+                raise OutOfMemoryError(
+                    "not even one row of a batch fits in memory",
+                    mend="Shorten data.context, choose a smaller model, or switch activation_checkpointing on",
+                )
+            self.micro_rows = (self.micro_rows + 1) // 2
+
+    def _accumulate(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
+        totals: dict[str, Tensor] = {}
+        micros = self._micro_batches(batch)
+        scale = self.world.size / max(ctx.num_targets, 1)
+        for index, micro in enumerate(micros):
+            torch.manual_seed(seed_of(self.seed, "step", ctx.clock.step, self.world.rank, index))
+            with synchronised(self.module, index == len(micros) - 1):
+                with autocast(self.world.device, self.precision):
+                    loss, terms = self.module(micro, ctx)
+                self.scaler.scale(loss * scale).backward()
+            for name, term in terms.items():
+                totals[name] = totals.get(name, 0.0) + term.float()
+        return {
+            name: self.world.sum_across(total) / max(ctx.num_targets, 1) for name, total in sorted(totals.items())
+        }
+
+    def _micro_batches(self, batch: Batch) -> list[Batch]:
+        """Equal in number on every process, since each forward of a sharded model is a meeting of all of them."""
+        micros = batch.split(self.micro_rows)
+        missing = int(self.world.max_across(len(micros))) - len(micros)
+        return micros + [batch.muted()] * missing
+
+    def _grad_norm(self) -> Tensor:
+        grads = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+    def _turn(self, ctx: StepContext) -> None:
+        """Turns the optimiser's own knobs to where the dials stand."""
+        rate, decay = ctx.dial("learning_rate"), ctx.dial("weight_decay", 0.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+            group["weight_decay"] = decay * group.get("decay", 0.0)
+
+
+@contextlib.contextmanager
+def exporting(model: nn.Module, active: Active) -> Iterator[nn.Module]:
+    """Within it the model carries the weights to evaluate and to export, as the techniques have them."""
+    with contextlib.ExitStack() as stack:
+        for technique, state in active:
+            model = stack.enter_context(technique.on_export(model, state))
+        yield model
