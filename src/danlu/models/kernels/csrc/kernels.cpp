@@ -1,0 +1,3 @@
+// One translation unit, so that one run of the compiler, of a second or two, builds everything.
+#include "attention.cpp"
+#include "loss.cpp"
