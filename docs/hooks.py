@@ -1,0 +1,141 @@
+"""mkdocs hooks: the pages that are generated from the code, and their places in the navigation."""
+
+import sys
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import reference  # noqa: E402
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Puts every technique that is found by path into the navigation, in the order of its folder."""
+    folders: dict[str, list[str]] = {}
+    for name, folder in techniques().items():
+        folders.setdefault(folder, []).append(f"techniques/{name}.md")
+    for entry in config.nav or []:
+        if "Techniques" in entry:
+            entry["Techniques"] += [{folder.capitalize(): pages} for folder, pages in sorted(folders.items())]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages."""
+    pages = {
+        "recipe.md": recipe_page(),
+        "commands.md": commands_page(),
+        "techniques/index.md": techniques_page(),
+    }
+    for path, content in pages.items():
+        files.append(File.generated(config, path, content=content))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Adds the options, from the class, to the page of each technique."""
+    name = Path(page.file.src_uri).stem
+    if not page.file.src_uri.startswith("techniques/") or name not in techniques():
+        return markdown
+    cls = technique(name)
+    slots = ", ".join(f"`{slot}`" for slot in cls.slots()) or "none"
+    dials = ", ".join(f"`{dial.name}`" for dial in _dials(cls))
+    facts = f"Slots: {slots}." + (f" Dials: {dials}." if dials else "")
+    return f"{markdown.rstrip()}\n\n## Options\n\n{reference.table(cls)}\n{facts}\n"
+
+
+def recipe_page() -> str:
+    """The recipe, section by section, with tasks, techniques, optimisers and schedule shapes."""
+    from danlu.recipe.recipe import Recipe
+
+    head = """# The recipe
+
+Every key that a recipe may have. This page is written from the classes that read it. A key that is not here is refused,
+with the nearest right name. Each is also a word on the command line (`train.optimizer.lr=3e-4`), and `danlu explain`
+prints the recipe with every default written out.
+
+"""
+    parts = []
+    for place, cls in reference.sections(Recipe):
+        title = f"## `{place}`" if place else "## The top"
+        parts.append(f"{title}\n\n{reference.about(cls)}\n\n{reference.table(cls)}")
+        if place == "":
+            parts.append(tasks_part())
+    parts.append("## `techniques`\n\n" + techniques_table("techniques/"))
+    return head + "\n".join(parts)
+
+
+def tasks_part() -> str:
+    """The tasks and their options."""
+    from danlu.core import discover
+    from danlu.tasks.base import Task
+
+    parts = ["## `task`\n"]
+    for name in sorted(discover.paths("danlu.tasks")):
+        cls = discover.find("danlu.tasks", name, Task)
+        parts.append(f"### `{cls.kind()}`\n\n{reference.about(cls)}\n\n{reference.table(cls)}")
+    return "\n".join(parts)
+
+
+def techniques_page() -> str:
+    """The list of all techniques."""
+    return f"""# Techniques
+
+A technique is switched on by its name in the recipe's `techniques` section, or on the command line
+(`techniques.dropout.p=0.1`), and off with `techniques.dropout=false`. At settings that mean "off" each is exactly the identity.
+
+{techniques_table("")}
+To add your own, see [Add a technique](../add-a-technique.md).
+"""
+
+
+def techniques_table(folder: str) -> str:
+    """One line a technique: its name, what it is for, its slots."""
+    rows = ["| technique | what it does | slots |", "|---|---|---|"]
+    for name in techniques():
+        cls = technique(name)
+        slots = ", ".join(f"`{slot}`" for slot in cls.slots())
+        first = reference.about(cls).partition("\n\n")[0].replace("\n", " ")
+        rows.append(f"| [`{name}`]({folder}{name}.md) | {first} | {slots} |")
+    return "\n".join(rows) + "\n"
+
+
+def commands_page() -> str:
+    """Every command, from the application itself."""
+    import typer.main
+
+    from danlu.cli.main import app
+
+    head = """# Commands
+
+`danlu COMMAND --help` says the same. Exit codes: 0 done, 1 the run failed (the reason is in its journal and summary), 2 the request
+was wrong (nothing was started or written).
+
+"""
+    return head + reference.command_page(typer.main.get_command(app), "danlu")
+
+
+def techniques() -> dict[str, str]:
+    """Name → folder of every technique of danlu's own."""
+    from danlu.core import discover
+
+    own = {name: path.split(".") for name, path in discover.paths("danlu.techniques").items()}
+    return {name: path[2] for name, path in own.items() if path[:2] == ["danlu", "techniques"]}
+
+
+def technique(name: str) -> type:
+    """The class that a technique's name stands for."""
+    from danlu.core import discover
+    from danlu.core.technique import Technique
+
+    return discover.find("danlu.techniques", name, Technique)
+
+
+def _dials(cls: type) -> list:
+    try:
+        return list(cls().dials())
+    except ValueError:  # it has options that must be given
+        return []
