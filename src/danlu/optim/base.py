@@ -1,0 +1,27 @@
+"""OptimizerKind: the parent of all optimisers; one file below `kinds/` each, found by its path."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from torch.optim import Optimizer
+
+from danlu.core.config import Config
+
+Group = dict[str, Any]
+"""A parameter group of torch, with `decay` and `lr_scale` (what the dials are multiplied by), `names` and `role`"""
+
+
+class OptimizerKind(Config):
+    """An optimiser's own options. Learning rate and weight decay are dials, set on every group before each step.
+
+    `wants_schedule` is False for one that replaces the decay of the learning rate by averaging. `state_per_weight`
+    tells for memory estimates how many numbers it keeps for each weight.
+    """
+
+    wants_schedule: ClassVar[bool] = True
+    state_per_weight: ClassVar[float] = 2.0
+
+    @abc.abstractmethod
+    def build(self, groups: Sequence[Group], lr: float) -> Optimizer:
+        """The torch optimiser over these groups. Its `state_dict` must bring it back bit by bit."""
