@@ -1,6 +1,7 @@
 """mkdocs hooks: the pages that are generated from the code, and their places in the navigation."""
 
 import sys
+import typing
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -9,7 +10,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import reference  # noqa: E402
+import reference
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -85,7 +86,8 @@ def techniques_page() -> str:
     return f"""# Techniques
 
 A technique is switched on by its name in the recipe's `techniques` section, or on the command line
-(`techniques.dropout.p=0.1`), and off with `techniques.dropout=false`. At settings that mean "off" each is exactly the identity.
+(`techniques.dropout.p=0.1`), and off with `techniques.dropout=false`. At settings that mean "off" each is exactly the
+identity.
 
 {techniques_table("")}
 To add your own, see [Add a technique](../add-a-technique.md).
@@ -105,17 +107,22 @@ def techniques_table(folder: str) -> str:
 
 def commands_page() -> str:
     """Every command, from the application itself."""
-    import typer.main
-
-    from danlu.cli.main import app
-
     head = """# Commands
 
-`danlu COMMAND --help` says the same. Exit codes: 0 done, 1 the run failed (the reason is in its journal and summary), 2 the request
-was wrong (nothing was started or written).
+`danlu COMMAND --help` says the same. Exit codes: 0 done, 1 the run failed (the reason is in its journal and summary), 2
+the request was wrong (nothing was started or written).
 
 """
-    return head + reference.command_page(typer.main.get_command(app), "danlu")
+    return head + reference.command_page(program(), "danlu")
+
+
+def program() -> typing.Any:
+    """The command line as one object."""
+    import typer.main
+
+    from danlu.cli.main import _app
+
+    return typer.main.get_command(_app())
 
 
 def techniques() -> dict[str, str]:

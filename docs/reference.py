@@ -104,7 +104,7 @@ def about(thing: object) -> str:
 def command_page(program: typing.Any, name: str) -> str:
     """Every command of a typer application: what it is for, its arguments and its options."""
     parts = []
-    for word, command in sorted(program.commands.items()):
+    for word, command in program.commands.items():
         if command.hidden:
             continue
         context = command.context_class(command, info_name=f"{name} {word}")
