@@ -63,8 +63,7 @@ prints the recipe with every default written out.
     for place, cls in reference.sections(Recipe):
         title = f"## `{place}`" if place else "## The top"
         parts.append(f"{title}\n\n{reference.about(cls)}\n\n{reference.table(cls)}")
-        if place == "":
-            parts.append(tasks_part())
+        parts += [EXTRA_PARTS[place]()] if place in EXTRA_PARTS else []
     parts.append("## `techniques`\n\n" + techniques_table("techniques/"))
     return head + "\n".join(parts)
 
@@ -79,6 +78,34 @@ def tasks_part() -> str:
         cls = discover.find("danlu.tasks", name, Task)
         parts.append(f"### `{cls.kind()}`\n\n{reference.about(cls)}\n\n{reference.table(cls)}")
     return "\n".join(parts)
+
+
+def optimizers_part() -> str:
+    """The optimisers and the options that each takes beside `kind` and `lr`."""
+    from danlu.core import discover
+    from danlu.optim.base import OptimizerKind
+    from danlu.optim.config import KINDS
+
+    parts = []
+    for name in sorted(discover.paths(KINDS)):
+        cls = discover.find(KINDS, name, OptimizerKind)  # type: ignore[type-abstract]
+        parts.append(f"### `kind: {name}`\n\n{reference.about(cls)}\n\n{reference.table(cls)}")
+    return "\n".join(parts)
+
+
+def schedules_part() -> str:
+    """The shapes of a schedule, with their formulas and options."""
+    from danlu.maths import schedules
+
+    rows = ["| shape | formula | options |", "|---|---|---|"]
+    for name, shape in schedules.SHAPES.items():
+        about = " ".join(reference.about(shape).split()).replace("|", "\\|")
+        options = ", ".join(f"`{option}: {value:g}`" for option, value in schedules.options_of(shape).items())
+        rows.append(f"| `{name}` | {about} | {options or '–'} |")
+    return "\n".join(rows) + "\n"
+
+
+EXTRA_PARTS = {"": tasks_part, "train.optimizer": optimizers_part, "train.schedule": schedules_part}
 
 
 def techniques_page() -> str:
