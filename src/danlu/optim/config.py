@@ -45,7 +45,7 @@ class OptimizerConfig(Config):
         found = _kind(kind)
         for name in options:
             if name not in found.model_fields:
-                mend = nearest(name, found.model_fields)
+                mend = nearest(name, [*cls.model_fields, *found.model_fields])
                 raise ValueError(f"{kind} has no option {name!r}. {mend}")
         return {**own, **found.model_validate(options).model_dump()}
 
@@ -107,7 +107,9 @@ class ScheduleConfig(Config):
         options = {name: value for name, value in given.items() if name not in cls.model_fields}
         for name, value in options.items():
             if name not in known:
-                raise ValueError(f"the shape {shape} has no option {name!r}. {nearest(name, known)}")
+                raise ValueError(
+                    f"the shape {shape} has no option {name!r}. {nearest(name, [*cls.model_fields, *known])}"
+                )
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{name} must be a number, not {value!r}")
         return {**own, **known, **options}
