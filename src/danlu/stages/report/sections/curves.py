@@ -1,0 +1,74 @@
+"""Curves over steps: the loss first, then what steers it and what it costs."""
+
+from collections.abc import Callable
+
+from danlu.core.journal import number
+from danlu.stages.report.charts import Line, Mark, chart
+from danlu.stages.report.html import render
+from danlu.stages.report.records import RunRecords
+from danlu.stages.report.section import Html
+from danlu.stages.report.words import count, duration, label, percent, shown, significant, size
+
+TITLE = "How it learnt"
+ORDER = 30
+
+Show = Callable[[float], str]
+KNOWN: dict[str, tuple[str, Show, str]] = {
+    "learning_rate": ("Learning rate", significant, "How far each step goes along the gradient."),
+    "grad_norm": (
+        "Gradient norm",
+        significant,
+        "How steep the loss is. Spikes are batches that pull hard; a rising line is a warning.",
+    ),
+    "tokens_per_second": ("Tokens per second", count, "Dips are evaluations, checkpoints or a busy machine."),
+    "mfu": ("Share of the machine used", percent, "Arithmetic of the model over what the machine was measured to do."),
+    "data_wait_seconds": ("Waiting for data", duration, "Time that a step stood still until its batch was there."),
+    "memory_bytes": ("Memory", size, ""),
+}
+HIDDEN = ("loss", "update_ratio")
+
+
+def section(run: RunRecords) -> Html | None:
+    """The loss as a large chart; everything else that was read or judged as small ones."""
+    main = _loss(run)
+    small = [figure for name in _order(run) if (figure := _reading(run, name))]
+    small = [figure for name in run.metric_names if (figure := _metric(run, name))] + small
+    return render("curves", main=main, small=small) if main or small else None
+
+
+def _loss(run: RunRecords) -> Html | None:
+    valid = run.metric("loss")
+    happened = [Mark(step=number(r["step"]), title=str(r.get("name", "finding"))) for r in run.of("finding")]
+    return chart(
+        [
+            Line(label="training", series=run.reading("loss"), style="plain"),
+            Line(label="kept aside", series=valid, style="accent"),
+        ],
+        title="Loss",
+        caption="Lower is better. Training text is seen while learning; text kept aside never is. When the second line "
+        "rises while the first still falls, the model has begun to learn by heart."
+        + (" Dotted uprights are findings; the timeline names them." if happened else ""),
+        marks=happened,
+        tall=True,
+    )
+
+
+def _metric(run: RunRecords, name: str) -> Html | None:
+    if name == "loss" or len(run.metric(name).finite) < 2:
+        return None
+    line = Line(label="kept aside", series=run.metric(name), style="accent")
+    return chart([line], title=label(name).capitalize(), show=lambda value: shown(name, value))
+
+
+def _reading(run: RunRecords, name: str) -> Html | None:
+    title, show, caption = KNOWN.get(name, (label(name).capitalize(), significant, ""))
+    series = run.reading(name)
+    if name not in KNOWN and len(set(series.finite)) < 2:
+        return None
+    return chart([Line(label="", series=series)], title=title, caption=caption, show=show, from_zero=name in KNOWN)
+
+
+def _order(run: RunRecords) -> list[str]:
+    """The readings that are drawn here: the known ones first, then whatever else a probe gave; not those by layer."""
+    names = [name for name in run.reading_names if name.partition("/")[0] not in HIDDEN]
+    return [name for name in KNOWN if name in names] + [name for name in names if name not in KNOWN and "/" not in name]
