@@ -1,0 +1,18 @@
+"""How fast the run learns from data."""
+
+from collections.abc import Mapping
+
+from danlu.monitor.base import Probe, ProbeContext, Series, Value, total_ratio
+
+
+class Throughput(Probe):
+    """`tokens_per_second` (padding not counted) and `examples_per_second`, over all processes, data wait included."""
+
+    def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
+        return {"tokens": ctx.num_tokens, "examples": ctx.num_examples, "seconds": ctx.step_seconds}
+
+    def summarise(self, series: Series) -> Mapping[str, float]:
+        return {
+            "tokens_per_second": total_ratio(series["tokens"], series["seconds"]),
+            "examples_per_second": total_ratio(series["examples"], series["seconds"]),
+        }
