@@ -1,7 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from danlu.core.errors import RequestError
 from danlu.models.kernels import head
@@ -23,8 +23,12 @@ def reference(made: dict[str, Tensor], smoothing: float, weights_N: Tensor | Non
     """Everything in fp64, by autograd through the full logits."""
     hidden, weight = (made[name].double().requires_grad_() for name in ("hidden", "weight"))
     bias = made["bias"].double().requires_grad_() if "bias" in made else None
-    rows_N = F.cross_entropy(
-        F.linear(hidden, weight, bias), made["labels"], reduction="none", label_smoothing=smoothing, ignore_index=IGNORE
+    rows_N = functional.cross_entropy(
+        functional.linear(hidden, weight, bias),
+        made["labels"],
+        reduction="none",
+        label_smoothing=smoothing,
+        ignore_index=IGNORE,
     )
     rows_N = rows_N if weights_N is None else rows_N * weights_N.double()
     rows_N.sum().backward()
@@ -82,7 +86,7 @@ def test_bf16_is_no_worse_than_unfused_autocast(path: str) -> None:
     wanted = reference(made, 0.0, None)
     hidden, weight = made["hidden"].clone().requires_grad_(), made["weight"].clone().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        F.cross_entropy(F.linear(hidden, weight).float(), made["labels"], reduction="sum").backward()
+        functional.cross_entropy(functional.linear(hidden, weight).float(), made["labels"], reduction="sum").backward()
         found = fused(made, 0.0, None)
     assert error(found["hidden"], wanted["hidden"]) < 1.2 * error(hidden.grad, wanted["hidden"])
     assert error(found["weight"], wanted["weight"]) < 1.2 * error(weight.grad, wanted["weight"])

@@ -13,8 +13,10 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -101,7 +103,7 @@ def _built(compiler: str) -> Path:
             # Renaming is atomic: of two processes at once both build, and either result is whole.
             _compile(compiler, Path(aside) / "kernels.so").replace(target)
         return target
-    except PermissionError:
+    except OSError:
         return _compile(compiler, Path(tempfile.mkdtemp(prefix="danlu-kernels-")) / "kernels.so")
 
 
@@ -137,6 +139,6 @@ def _declare(loaded: ctypes.CDLL) -> None:
     _function(loaded, "key_ranges", [pointer, size, size, size, whole, pointer, pointer])
 
 
-def _function(loaded: ctypes.CDLL, name: str, arguments: list[type]) -> None:
+def _function(loaded: ctypes.CDLL, name: str, arguments: Sequence[Any]) -> None:
     function = getattr(loaded, name)
     function.argtypes, function.restype = arguments, None

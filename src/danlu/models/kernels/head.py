@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 from danlu.core.errors import RequestError
 from danlu.models.kernels import build
@@ -103,7 +103,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         # They are scaled in place, so they can be given out once: a second pass over the same graph makes them anew.
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:
-            gradients = _run(*ctx.saved_tensors, ctx.options)[2]
+            hidden_ND, weight_VD, bias_V, labels_N, weights_N = ctx.saved_tensors
+            gradients = _run(hidden_ND, weight_VD, bias_V, labels_N, weights_N, ctx.options)[2]
         factor = grad.item() if grad.device.type == "cpu" else grad
         if not (isinstance(factor, float) and factor == 1.0):
             for gradient in gradients:
@@ -242,7 +243,7 @@ def _rows(logits_cV: Tensor, labels_c: Tensor, weights_c: Tensor | None, options
 def _rows_torch(logits_cV: Tensor, labels_c: Tensor, weights_c: Tensor | None, options: _Options) -> Tensor:
     smoothing, num_classes = options.label_smoothing, logits_cV.shape[1]
     sums = torch.float64 if logits_cV.dtype == torch.float64 else torch.float32
-    logp_cV = F.log_softmax(logits_cV, dim=-1, dtype=sums)
+    logp_cV = functional.log_softmax(logits_cV, dim=-1, dtype=sums)
     labels_c1 = labels_c.to(torch.int64)[:, None]
     losses_c = -(1 - smoothing) * logp_cV.gather(1, labels_c1).squeeze(1)
     if smoothing > 0:
