@@ -6,10 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from danlu.cli.words import count, duration, metrics_line, rate
 from danlu.core.journal import Record, number
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Manner = Literal["live", "plain", "quiet", "json"]
 Listener = Callable[[Record], None]
@@ -41,6 +44,8 @@ def watching(manner: Manner) -> Iterator[list[Listener]]:
 
 
 def _write_json(record: Record) -> None:
+    if "time" not in record:  # said before there was a journal
+        return
     sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
@@ -56,6 +61,7 @@ class Story:
         self.progress = 0.0
         self.seconds = 0.0
         self.finding = ""
+        self.doing = ""
 
     def hear(self, record: Record) -> str | None:
         """Takes a record in; returns the line to print for it, if it deserves one."""
@@ -121,7 +127,9 @@ class Story:
         return f"step {record['step']}: action: {what}" + (f" ({because})" if because else "")
 
     def _note(self, record: Record) -> str:
-        return f"note: {record.get('text', '')}"
+        self.doing = str(record.get("text", ""))
+        rows = {name: value for name, value in record.items() if name not in ("kind", "step", "time", "text")}
+        return self.doing + (f" ({', '.join(f'{name} {value}' for name, value in rows.items())})" if rows else "")
 
     def _sample(self, record: Record) -> str:
         text = " ".join(f"{record.get('prompt', '')}{record.get('text', '')}".split())
@@ -150,7 +158,7 @@ class PlainLines:
 class LiveLine:
     """One moving line at the bottom of a terminal; what deserves to stay is printed above it."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: "Console | None" = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
@@ -161,7 +169,7 @@ class LiveLine:
             BarColumn(bar_width=20),
             TextColumn("{task.fields[tail]}"),
         )
-        self.bar = Progress(*columns, console=Console(highlight=False), transient=True, refresh_per_second=8)
+        self.bar = Progress(*columns, console=console or Console(highlight=False), transient=True, refresh_per_second=8)
         self.task = self.bar.add_task("preparing", total=1.0, tail="")
 
     def __enter__(self) -> "LiveLine":
@@ -173,8 +181,12 @@ class LiveLine:
 
     def hear(self, record: Record) -> None:
         line = self.story.hear(record)
-        if line:
-            self.bar.console.print(line, style=_STYLES.get(str(record["kind"])), markup=False, soft_wrap=True)
+        if "time" not in record:  # what is being made ready: it moves on, nothing to keep
+            self.bar.update(self.task, description=self.story.doing)
+        elif line:
+            self.bar.console.print(
+                line, style=_STYLES.get(str(record["kind"])), markup=False, highlight=False, soft_wrap=True
+            )
         if record["kind"] in ("start", "reading", "finding"):
             head, *rest = self.story.numbers()
             tail = " · ".join([*rest, self.story.finding] if self.story.finding else rest)

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from danlu.core import discover
-from danlu.core.errors import DanluError, RequestError
+from danlu.core.errors import DanluError
 
 _EPILOGUE = "DANLU_DEBUG=1, or --debug after the command, shows the full traceback of an error."
 
@@ -16,8 +16,10 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs one command. Exits with 0 when done, 1 when the run failed, 2 when the request was wrong."""
     words = sys.argv[1:] if arguments is None else arguments
     words, debug = _without_debug(words)
+    if not debug:
+        _hush_libraries()
     try:
-        _app()(words, prog_name="danlu")
+        _app()(words, prog_name="danlu", obj=words)
     except DanluError as error:
         if debug:
             raise
@@ -68,13 +70,24 @@ def _without_debug(words: list[str]) -> tuple[list[str], bool]:
     return kept, len(kept) < len(words) or os.environ.get("DANLU_DEBUG", "") not in ("", "0")
 
 
+def _hush_libraries() -> None:
+    """Keeps libraries from talking over the messages; what they raise is still heard."""
+    import logging
+
+    for name in ("torchao", "torch.utils._pytree", "transformers", "torch.distributed", "httpx", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for name, value in (("TRANSFORMERS_VERBOSITY", "error"), ("HF_HUB_DISABLE_PROGRESS_BARS", "1")):
+        os.environ.setdefault(name, value)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+
 def _tell(error: DanluError) -> None:
-    """The message, once: processes other than the first repeat only what they alone may know."""
-    rank = int(os.environ.get("RANK", "0"))
-    if rank and isinstance(error, RequestError):
-        return
-    typer.secho(f"process {rank}: " if rank else "danlu: ", fg="red", bold=True, nl=False, err=True)
-    typer.echo(str(error), err=True)
+    """The message on stderr; one of several processes leaves it with their launcher, which says the first once."""
+    from danlu.dist.launch import tell_launcher
+
+    if not tell_launcher(f"danlu: {error}", error.exit_code):
+        typer.secho("danlu: ", fg="red", bold=True, nl=False, err=True)
+        typer.echo(str(error), err=True)
 
 
 def _confess(error: Exception) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -47,18 +46,6 @@ def read_request(recipe: str, words: Sequence[str], *, out: Path | None, resume:
     return Request(recipe=load_recipe(source, overrides), out=out or (folders[0] if folders else None), resume=resume)
 
 
-def is_launched() -> bool:
-    """True inside a process that torchrun started."""
-    return "WORLD_SIZE" in os.environ
-
-
-def launch_again(processes: int) -> int:
-    """Runs this same command line in `processes` processes; the exit code is theirs."""
-    from danlu.dist.launch import launch
-
-    return launch(["-m", "danlu", *sys.argv[1:]], processes)
-
-
 def run(request: Request, listeners: Sequence[Listener]) -> Path:
     """Trains; returns the run's folder."""
     from danlu.stages.train import train
@@ -68,9 +55,11 @@ def run(request: Request, listeners: Sequence[Listener]) -> Path:
 
 def tell_ending(folder: Path, manner: Manner) -> int:
     """Prints how the run ended, from its summary, and returns the exit code: 128 + signal when one stopped it."""
+    if os.environ.get("RANK", "0") != "0":
+        return 0
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     code = {"signal SIGINT": 130, "signal SIGTERM": 143}.get(str(summary.get("reason")), 0)
-    if manner == "json" or os.environ.get("RANK", "0") != "0":
+    if manner == "json":
         return code
     say: Callable[[str], None] = typer.echo
     speed = summary.get("speed") or {}

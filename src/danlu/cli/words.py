@@ -9,9 +9,9 @@ def count(value: object) -> str:
     """1234567 as `1.2M`."""
     amount = number(value)
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if abs(amount) >= size:
-            return f"{amount / size:.3g}{unit}" if abs(amount) < 999.5 * size else f"{amount / size:.0f}{unit}"
-    return f"{amount:.4g}"
+        if abs(amount) >= 0.9995 * size:
+            return f"{amount / size:.3g}{unit}"
+    return f"{amount:.3g}"
 
 
 def size(num_bytes: float) -> str:

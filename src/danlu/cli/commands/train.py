@@ -9,11 +9,12 @@ POSITION = 30
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe, or the folder of a run to resume.")],
+    ctx: typer.Context,
+    recipe: Annotated[str, typer.Argument(help="A recipe, or the folder of a run to resume.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SECTION.KEY=VALUE]...", help="Laid over the recipe: train.optimizer.lr=3e-4", show_default=False
+            metavar="SECTION.KEY=VALUE...", help="Laid over the recipe: train.optimizer.lr=3e-4", show_default=False
         ),
     ] = None,
     out: Annotated[
@@ -34,10 +35,11 @@ def command(
     it has learnt: the same command with --resume goes on from there.
     """
     from danlu.cli import live, training
+    from danlu.dist import launch
 
     request = training.read_request(recipe, overrides or [], out=out, resume=resume)
-    if processes > 1 and not training.is_launched():
-        raise typer.Exit(training.launch_again(processes))
+    if processes > 1 and not launch.under_launcher():
+        raise typer.Exit(launch.launch(ctx.obj, processes))
     manner = live.manner_of(quiet=quiet, as_json=as_json)
     with live.watching(manner) as listeners:
         folder = training.run(request, listeners)
