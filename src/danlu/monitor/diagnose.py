@@ -1,0 +1,56 @@
+"""Diagnoser: asks every diagnosis after each reading, and tells a finding once, not at every line."""
+
+from collections.abc import Iterable, Mapping
+
+from danlu.core.finding import Evaluation, Finding, Readings
+from danlu.core.journal import Record
+from danlu.monitor.findings.base import Diagnosis, History, all_diagnoses
+
+
+class Diagnoser:
+    """Keeps a run's history and reports what is newly wrong.
+
+    A finding is new when nothing of its name was found in the last `quiet` rounds. Its memory follows from the
+    journal (`replay`), so that a resumed run tells nothing twice.
+    """
+
+    def __init__(self, diagnoses: Iterable[Diagnosis] | None = None, *, quiet: int = 10) -> None:
+        self.diagnoses = all_diagnoses() if diagnoses is None else list(diagnoses)
+        self.history = History()
+        self.quiet = quiet
+        self._round = 0
+        self._found_at: dict[str, int] = {}
+
+    def hear(self, news: Readings | Evaluation) -> list[Finding]:
+        """Takes in a reading or an evaluation; returns the new findings, the most serious first."""
+        if isinstance(news, Readings):
+            self.history.add(news)
+        else:
+            self.history.add_evaluation(news)
+        self._round += 1
+        found = [finding for diagnosis in self.diagnoses for finding in diagnosis.diagnose(self.history)]
+        new = [finding for finding in found if self._is_new(finding.name)]
+        self._found_at.update((finding.name, self._round) for finding in found)
+        return sorted(new, key=lambda finding: _SEVERITY[finding.severity])
+
+    def replay(self, records: Iterable[Record]) -> list[Finding]:
+        """Hears the readings and evaluations of a journal again; returns what was found on the way."""
+        found: list[Finding] = []
+        for record in records:
+            if record["kind"] in ("reading", "evaluation"):
+                single = History.of([record])
+                found += self.hear(single.evaluations[0] if single.evaluations else _readings(single))
+        return found
+
+    def _is_new(self, name: str) -> bool:
+        at = self._found_at.get(name)
+        return at is None or self._round - at > self.quiet
+
+
+_SEVERITY: Mapping[str, int] = {"serious": 0, "warning": 1, "note": 2}
+
+
+def _readings(history: History) -> Readings:
+    values = {name: history.series(name)[-1] for name in history.names}
+    step = max((history.steps(name)[-1] for name in history.names), default=0)
+    return Readings(step=step, values=values)

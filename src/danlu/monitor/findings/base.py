@@ -1,0 +1,108 @@
+"""Diagnosis: a pure function from a run's history to findings. History: what a run has read of itself so far."""
+
+import itertools
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
+
+from danlu.core import discover
+from danlu.core.config import Config
+from danlu.core.finding import Evaluation, Finding, Readings
+from danlu.core.journal import Record, number
+from danlu.maths.statistics import MAD_TO_SIGMA
+
+
+class History:
+    """The readings and evaluations of a run, oldest first; each reading kept as a series by name."""
+
+    def __init__(self) -> None:
+        self.evaluations: list[Evaluation] = []
+        self._steps: dict[str, list[int]] = {}
+        self._values: dict[str, list[float]] = {}
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Self:
+        """The history that a journal tells, for resuming and replaying."""
+        history = cls()
+        for record in records:
+            history.hear(record)
+        return history
+
+    def hear(self, record: Record) -> None:
+        """Takes in a journal record; kinds other than `reading` and `evaluation` are passed over."""
+        step = int(number(record["step"]))
+        if record["kind"] == "reading":
+            self.add(Readings(step=step, values=_numbers(record["values"])))
+        elif record["kind"] == "evaluation":
+            better = "higher" if record["better"] == "higher" else "lower"
+            metrics, judged = _numbers(record["metrics"]), str(record["judged"])
+            self.add_evaluation(Evaluation(step=step, metrics=metrics, judged=judged, better=better))  # type: ignore[arg-type]
+
+    def add(self, readings: Readings) -> None:
+        for name, value in readings.values.items():
+            self._steps.setdefault(name, []).append(readings.step)
+            self._values.setdefault(name, []).append(float(value))
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        self.evaluations.append(evaluation)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all series."""
+        return list(self._values)
+
+    def series(self, name: str, last: int | None = None) -> Sequence[float]:
+        """The values of a series, or its `last` few; empty when nothing was read."""
+        values = self._values.get(name, [])
+        return values[:] if last is None else values[max(0, len(values) - last) :]
+
+    def steps(self, name: str, last: int | None = None) -> Sequence[int]:
+        """The steps at which those values were read."""
+        steps = self._steps.get(name, [])
+        return steps[:] if last is None else steps[max(0, len(steps) - last) :]
+
+    def until(self, name: str, step: int, last: int) -> Sequence[float]:
+        """The `last` values read at or before a step."""
+        known = [value for at, value in zip(self.steps(name), self.series(name), strict=True) if at <= step]
+        return known[max(0, len(known) - last) :]
+
+
+class Diagnosis(Config):
+    """The parent of all diagnoses: one file below `monitor/findings`. Its fields are its thresholds.
+
+    `diagnose` is a pure function: the same history gives the same findings.
+    """
+
+    @classmethod
+    def name(cls) -> str:
+        """Its file's name, which its findings carry."""
+        return cls.__module__.rpartition(".")[2]
+
+    def diagnose(self, history: History) -> list[Finding]:
+        """What is wrong now, judged at the newest reading or evaluation; mostly nothing."""
+        raise NotImplementedError
+
+
+def all_diagnoses() -> list[Diagnosis]:
+    """Every diagnosis that is found by its path, with its own thresholds."""
+    known = discover.paths("danlu.monitor.findings")
+    return [discover.find("danlu.monitor.findings", name, Diagnosis)() for name in sorted(known)]
+
+
+def noise_of(values: Sequence[float]) -> float:
+    """The size of a series' jitter around its trend: 1.4826 · MAD of its first differences / √2 (0 for fewer than 3).
+
+    Differences leave the trend out, the median leaves out single jumps (von Neumann 1941; Rousseeuw & Croux 1993).
+    """
+    steps = [after - before for before, after in itertools.pairwise(values)]
+    steps = [step for step in steps if math.isfinite(step)]
+    if len(steps) < 2:
+        return 0.0
+    middle = statistics.median(steps)
+    return MAD_TO_SIGMA * statistics.median(abs(step - middle) for step in steps) / math.sqrt(2)
+
+
+def _numbers(values: object) -> dict[str, float]:
+    assert isinstance(values, Mapping)
+    return {str(name): number(value) for name, value in values.items()}

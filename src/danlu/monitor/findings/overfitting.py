@@ -1,0 +1,60 @@
+"""Validation gets worse while training gets better."""
+
+import math
+import statistics
+
+from danlu.core.action import Stop
+from danlu.core.finding import Finding
+from danlu.monitor.findings.base import Diagnosis, History
+
+
+class Overfitting(Diagnosis):
+    """Found when the last evaluations are all clearly worse than the best one, and the training loss fell meanwhile.
+
+        every one of the last `patience` scores > best + margin · |best|,    train now < train at the best evaluation
+
+    The score is the validation loss where there is one, else the judged metric with lower made better.
+    """
+
+    patience: int = 2
+    """evaluations in a row that must be worse"""
+    margin: float = 0.01
+    """how much worse, as a share of the best score"""
+    readings: int = 5
+    """readings that the training loss is judged by"""
+
+    def diagnose(self, history: History) -> list[Finding]:
+        scores = [entry.metrics.get("loss", entry.score) for entry in history.evaluations]
+        if len(scores) <= self.patience or not all(map(math.isfinite, scores)):
+            return []
+        at = min(range(len(scores)), key=scores.__getitem__)
+        best, recent = scores[at], scores[-self.patience :]
+        if at >= len(scores) - self.patience or min(recent) <= best + self.margin * abs(best):
+            return []
+        then = history.until("loss", history.evaluations[at].step, self.readings)
+        now = history.series("loss", self.readings)
+        if not then or not now or not statistics.median(now) < statistics.median(then):
+            return []
+        best_step = history.evaluations[at].step
+        sentence = (
+            f"Since step {best_step} the model gets better on the training data and worse on the validation data "
+            f"({best:.4g} → {scores[-1]:.4g}): it learns its examples by heart. Stop here with the best weights, or "
+            "add data, weight decay or dropout"
+        )
+        evidence = {
+            "valid_best": best,
+            "valid": scores[-1],
+            "best_step": float(best_step),
+            "train_then": statistics.median(then),
+            "train": statistics.median(now),
+        }
+        return [
+            Finding(
+                name=self.name(),
+                step=history.evaluations[-1].step,
+                severity="warning",
+                sentence=sentence,
+                evidence=evidence,
+                suggests=(Stop(because="the model overfits", restore_best=True),),
+            )
+        ]
