@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from danlu.core.technique import TechniqueState
-from danlu.dist.local import local
+from danlu.dist.local import is_sharded, local
+from danlu.dist.state import laid_out
 
 
 class AverageState(TechniqueState):
@@ -28,10 +29,22 @@ def _wide(parameter: nn.Parameter) -> Tensor:
     return copy if copy.dtype.itemsize >= 4 else copy.float()
 
 
+def _settle(state: AverageState, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Puts the average where the weights are: on their device, and sharded as they are since the state was made."""
+    for name, average in state.weights.items():
+        like = parameters[name].detach()
+        if average.device != like.device:
+            average = average.to(like.device)
+        if is_sharded(like) and not is_sharded(average):
+            average = laid_out(average, like)
+        state.weights[name] = average
+
+
 @torch.no_grad()
 def pull(state: AverageState, model: nn.Module, share: float) -> None:
     """Moves the average towards the model: a ← a + share (w − a), entry by entry; share = 1 copies exactly."""
     parameters = trained(model)
+    _settle(state, parameters)
     if share == 1.0:
         for name, average in state.weights.items():
             local(average).copy_(local(parameters[name]))
@@ -44,15 +57,17 @@ def pull(state: AverageState, model: nn.Module, share: float) -> None:
 
 
 @contextlib.contextmanager
-def carrying(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """Within it the model carries the given weights; afterwards its own again, bit for bit."""
-    parameters = [(parameter, weights[name]) for name, parameter in trained(model).items() if name in weights]
-    kept = [local(parameter.detach()).clone() for parameter, _ in parameters]
-    _write([parameter for parameter, _ in parameters], [local(weight) for _, weight in parameters])
+def carrying(model: nn.Module, state: AverageState) -> Iterator[nn.Module]:
+    """Within it the model carries the average; afterwards its own weights again, bit for bit."""
+    parameters = trained(model)
+    _settle(state, parameters)
+    averaged = [parameters[name] for name in state.weights]
+    kept = [local(parameter.detach()).clone() for parameter in averaged]
+    _write(averaged, [local(average) for average in state.weights.values()])
     try:
         yield model
     finally:
-        _write([parameter for parameter, _ in parameters], kept)
+        _write(averaged, kept)
 
 
 @torch.no_grad()

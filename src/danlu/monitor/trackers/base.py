@@ -21,7 +21,7 @@ class Follower(Protocol):
 
 
 class Tracker(Config):
-    """The parent of all trackers: one file below `monitor/trackers`, known by the file's name. Its fields are options."""
+    """The parent of all trackers: one file below `monitor/trackers`, known by its name. Its fields are options."""
 
     @classmethod
     def name(cls) -> str:

@@ -49,5 +49,5 @@ class Ema(Technique):
     @contextlib.contextmanager
     def on_export(self, model: nn.Module, state: TechniqueState | None) -> Iterator[nn.Module]:
         assert isinstance(state, AverageState)
-        with carrying(model, state.weights):
+        with carrying(model, state):
             yield model

@@ -46,5 +46,5 @@ class Swa(Technique):
     @contextlib.contextmanager
     def on_export(self, model: nn.Module, state: TechniqueState | None) -> Iterator[nn.Module]:
         assert isinstance(state, AverageState)
-        with carrying(model, state.weights) if state.num_updates else contextlib.nullcontext():
+        with carrying(model, state) if state.num_updates else contextlib.nullcontext():
             yield model

@@ -10,6 +10,14 @@ from torch import nn
 from danlu.core.dials import Dial, constant
 from danlu.core.technique import StepContext, Technique, TechniqueState
 from danlu.dist.local import local
+from danlu.optim.groups import parameter_groups, plain_name
+
+
+class Decayed(TechniqueState):
+    """The names of the parameters that are decayed; held, not saved."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = {name for group in parameter_groups(model) if group["decay"] for name in group["names"]}
 
 
 class WeightDecay(Technique):
@@ -20,14 +28,15 @@ class WeightDecay(Technique):
 
     Sources: Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization", equation 10 (l2); Tibshirani 1996 (l1).
     l2 goes through the optimiser's own weight decay, so that optimisers with coupled decay (sgd) do as torch documents
-    them. Both spare biases, norms and embeddings: l2 by the optimiser's groups (`decay`), l1 by the same rule here.
-    l1 is added after clipping and is not in the loss that is reported; with adaptive optimisers it makes weights small
-    but not exactly zero. Dials: `weight_decay` (λ₂), `l1` (λ₁). Cost: l2 none, l1 one pass over the weights.
+    them. Both spare biases and norms: what is decayed follows from the optimiser's groups (`decay`). l1 is added after
+    clipping and is not in the loss that is reported; with adaptive optimisers it makes weights small but not exactly
+    zero. Dials: `weight_decay` (λ₂), `l1` (λ₁). Cost: l2 none, l1 one pass over the weights.
 
     When not: λ₂ much above 0.1 with adamw mostly underfits; l1 is for sparse or small models.
     """
 
     after: ClassVar[tuple[str, ...]] = ("grad_clip",)
+    state: ClassVar = "held"
     off: ClassVar[Mapping[str, object]] = {"l2": 0.0, "l1": 0.0}
     example: ClassVar[Mapping[str, object]] = {"l2": 0.1, "l1": 1e-4}
 
@@ -39,12 +48,15 @@ class WeightDecay(Technique):
     def dials(self) -> Sequence[Dial]:
         return constant("weight_decay", self.l2), constant("l1", self.l1)
 
+    def start(self, model: nn.Module) -> Decayed:
+        return Decayed(model)
+
     @torch.no_grad()
     def on_grads(self, parameters: Sequence[nn.Parameter], ctx: StepContext, state: TechniqueState | None) -> None:
+        assert isinstance(state, Decayed)
         strength = ctx.dial("l1")
         if strength == 0.0:
             return
-        spared = {id(table.weight) for table in ctx.model.modules() if isinstance(table, nn.Embedding)}
-        for parameter in parameters:
-            if parameter.grad is not None and parameter.ndim >= 2 and id(parameter) not in spared:
-                local(parameter.grad).add_(local(parameter).sign(), alpha=strength)
+        for name, parameter in ctx.model.named_parameters():
+            if parameter.grad is not None and plain_name(name) in state.names:
+                local(parameter.grad).add_(local(parameter.detach()).sign(), alpha=strength)
