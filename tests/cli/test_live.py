@@ -9,6 +9,7 @@ from danlu.cli import live, words
 from danlu.core.journal import Record
 
 BUDGET = {"steps": 100, "epochs": None, "tokens": None, "minutes": None}
+ACTION = {"name": "SetDial", "dial": "lr", "number": 0.5, "because": "it is stuck", "verify_after": 10}
 RUN: list[Record] = [
     {"kind": "note", "step": 0, "text": "tokenising"},
     {
@@ -35,7 +36,7 @@ RUN: list[Record] = [
     },
     {"kind": "evaluation", "step": 25, "time": 2.0, "metrics": {"loss": 3.1, "bits_per_byte": 1.5}, "best": True},
     {"kind": "finding", "step": 26, "time": 2.0, "name": "stuck", "severity": "warning", "sentence": "It is stuck."},
-    {"kind": "action", "step": 26, "time": 2.0, "action": {"dial": "lr", "number": 0.5, "because": "stuck"}},
+    {"kind": "action", "step": 26, "time": 2.0, "action": ACTION, "by": "policy"},
     {"kind": "sample", "step": 26, "time": 2.0, "prompt": "def ", "text": "f():\n    pass"},
     {"kind": "note", "step": 26, "time": 2.0, "text": "a row was skipped", "file": "a.csv", "row": 3},
     {"kind": "end", "step": 100, "time": 3.0, "status": "finished"},
@@ -53,7 +54,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "step 25/100 · loss 3.2500 · lr 1.00e-03 · 41.2k tokens/s · 1:30 left",
         "step 25: validation loss 3.1 · bits per byte 1.5 · the best so far",
         "step 26: warning: It is stuck.",
-        "step 26: action: dial lr, number 0.5 (stuck)",
+        "step 26: SetDial (dial lr, number 0.5), because it is stuck",
         "step 26: sample: def f(): pass",
         "a row was skipped (file a.csv, row 3)",
     ]

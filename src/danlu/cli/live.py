@@ -122,9 +122,11 @@ class Story:
         action = record.get("action")
         if not isinstance(action, dict):
             return f"step {record['step']}: action: {action}"
+        left_out = ("name", "because", "verify_after")
+        options = ", ".join(f"{key} {value}" for key, value in action.items() if key not in left_out)
+        what = f"{action.get('name', 'action')}" + (f" ({options})" if options else "")
         because = action.get("because")
-        what = ", ".join(f"{key} {value}" for key, value in action.items() if key not in ("because", "verify_after"))
-        return f"step {record['step']}: action: {what}" + (f" ({because})" if because else "")
+        return f"step {record['step']}: {what}" + (f", because {because}" if because else "")
 
     def _note(self, record: Record) -> str:
         self.doing = str(record.get("text", ""))

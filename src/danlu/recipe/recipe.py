@@ -2,11 +2,19 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from danlu.core import discover
 from danlu.core.clock import Budget, Every
 from danlu.core.config import Config
-from danlu.core.errors import RequestError
+from danlu.core.errors import RequestError, nearest
 from danlu.core.technique import in_order
 from danlu.data.config import DataConfig
 from danlu.data.sampler import BatchSize
@@ -84,6 +92,15 @@ class Recipe(Config):
     """what findings may do: nothing, be told, or act"""
     track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """boards that follow the run besides its journal: tensorboard, mlflow, wandb"""
+
+    @field_validator("track")
+    @classmethod
+    def _boards_exist(cls, track: tuple[str, ...]) -> tuple[str, ...]:
+        known = discover.paths("danlu.monitor.trackers")
+        for name in track:
+            if name.replace("-", "_") not in known:
+                raise ValueError(f"there is no board {name!r}. {nearest(name, known)}")
+        return track
 
     @model_validator(mode="wrap")
     @classmethod
