@@ -2,8 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,8 +12,9 @@ from danlu.core.batch import Batch
 from danlu.core.config import Config
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
-from danlu.data.cache import Examples
 from danlu.data.config import DataConfig
+from danlu.data.examples import ExampleSet
+from danlu.data.sources import Source
 
 Example = Mapping[str, np.ndarray]
 Collate = Callable[[Sequence[Example], Tensor], Batch]
@@ -29,8 +29,8 @@ class Prepared:
     numbers worth telling (documents, tokens, fill rate); `skipped` lists the bad rows that were left out.
     """
 
-    train: Examples
-    valid: Examples
+    train: ExampleSet
+    valid: ExampleSet
     tools: Tools
     context: int
     padded: bool = False
@@ -78,7 +78,7 @@ class Task(Config):
         """Reads, splits and encodes the data. `base` is the model whose tokenizer or processor is to be used."""
 
     @abc.abstractmethod
-    def prepare_eval(self, data: DataConfig, source: str, tools: Tools) -> Examples:
+    def prepare_eval(self, data: DataConfig, source: str, tools: Tools) -> ExampleSet:
         """Encodes another source with the tools of a trained model, for `danlu evaluate`."""
 
     @abc.abstractmethod
@@ -93,15 +93,25 @@ class Task(Config):
     def evaluator(self) -> Evaluator:
         """A new, empty evaluator."""
 
-    def samples(self, model: nn.Module, tools: Tools, seed: int) -> list[dict[str, str]]:
+    def samples(self, model: nn.Module, data: Prepared, seed: int) -> list[dict[str, str]]:
         """A few outputs to read, as fields of `sample` records; empty where there is nothing to read."""
         return []
 
     @abc.abstractmethod
     def predict(
-        self, model: nn.Module, tools: Tools, rows: Iterable[Mapping[str, object]], options: Mapping[str, object]
+        self,
+        model: nn.Module,
+        tools: Tools,
+        source: Source,
+        data: DataConfig,
+        options: Mapping[str, object],
     ) -> Iterator[dict[str, object]]:
-        """One JSON-ready object for each row, in order."""
+        """One JSON-ready object for each row of `source`, in order; `data` says what its columns mean.
+
+        Raises:
+            RequestError: `options` holds something that this task does not know.
+            DataError: a row that cannot be used, with file, row and field.
+        """
 
     def notes(self, data: DataConfig) -> dict[str, object]:
         """What `danlu.json` beside a trained model must say so that evaluate and predict need no recipe."""
@@ -110,7 +120,3 @@ class Task(Config):
             "data": data.model_dump(mode="json", by_alias=True, exclude={"train", "valid", "test", "tokenizer"}),
         }
 
-
-def cache_folder(data: DataConfig) -> Path | None:
-    """Where encoded data is kept; None means the user's cache folder."""
-    return Path(data.cache) if data.cache else None

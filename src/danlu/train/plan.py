@@ -8,12 +8,11 @@ from typing import Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from danlu.control.base import Controller
+from danlu.control.policy import Mode
 from danlu.core.clock import Budget, Every
 from danlu.core.dials import Dial
 from danlu.core.journal import Journal
 from danlu.core.technique import Technique
-from danlu.data.cache import Examples
 from danlu.data.sampler import BatchSize
 from danlu.dist.config import ParallelConfig
 from danlu.dist.world import World
@@ -36,8 +35,7 @@ class Plan:
     dials: Sequence[Dial]
     techniques: Sequence[Technique]
     probes: Sequence[Probe]
-    controllers: Sequence[Controller]
-    control: Literal["off", "suggest", "auto"]
+    control: Mode
     budget: Budget
     batch: BatchSize
     evaluate_every: Every
@@ -51,8 +49,3 @@ class Plan:
     gemm_rate: float
     micro_batch: int | None = None
     samples: bool = True
-    facts: dict[str, object] = dataclasses.field(default_factory=dict)
-
-    @property
-    def train_examples(self) -> Examples:
-        return self.data.train

@@ -14,7 +14,7 @@ from danlu.core.errors import OutOfMemoryError
 from danlu.core.seeds import seed_of
 from danlu.core.technique import StepContext, Technique, TechniqueState
 from danlu.dist.world import World
-from danlu.dist.wrap import synchronised
+from danlu.dist.wrap import gradient_scale, synchronised
 from danlu.models.forward import Forward
 from danlu.tasks.base import Evaluator, Task
 from danlu.train.microbatch import is_out_of_memory
@@ -90,7 +90,7 @@ class Stepper:
         for technique, state in self.active:
             batch = technique.on_batch(batch, ctx, state)
         batch = batch.to(self.world.device)
-        counts = torch.tensor([batch.num_examples, batch.num_tokens, batch.num_targets])
+        counts = torch.tensor([batch.num_examples, batch.num_tokens, batch.num_targets], device=self.world.device)
         examples, tokens, targets = (int(count) for count in self.world.sum_across(counts))
         ctx = dataclasses.replace(ctx, num_targets=targets)
         terms = self._gradients(batch, ctx)
@@ -102,16 +102,7 @@ class Stepper:
         self._turn(ctx)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return StepResult(
-            terms=terms, grad_norm=norm(), num_examples=examples, num_tokens=tokens, num_targets=targets
-        )
-
-    def gradients_of(self, batch: Batch, ctx: StepContext) -> None:
-        """One forward and backward of a micro-batch whose gradients are thrown away: the dry run."""
-        with autocast(self.world.device, self.precision):
-            loss, _ = self.module(batch.to(self.world.device), ctx)
-        loss.backward()
-        self.optimizer.zero_grad()
+        return StepResult(terms=terms, grad_norm=norm(), num_examples=examples, num_tokens=tokens, num_targets=targets)
 
     def _gradients(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
         """Leaves the step's gradients on the parameters; with less memory than hoped for, in smaller pieces."""
@@ -132,7 +123,7 @@ class Stepper:
     def _accumulate(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
         totals: dict[str, Tensor] = {}
         micros = self._micro_batches(batch)
-        scale = self.world.size / max(ctx.num_targets, 1)
+        scale = gradient_scale(self.world) / max(ctx.num_targets, 1)
         for index, micro in enumerate(micros):
             torch.manual_seed(seed_of(self.seed, "step", ctx.clock.step, self.world.rank, index))
             with synchronised(self.module, index == len(micros) - 1):
@@ -141,9 +132,7 @@ class Stepper:
                 self.scaler.scale(loss * scale).backward()
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0.0) + term.float()
-        return {
-            name: self.world.sum_across(total) / max(ctx.num_targets, 1) for name, total in sorted(totals.items())
-        }
+        return {name: self.world.sum_across(total) / max(ctx.num_targets, 1) for name, total in sorted(totals.items())}
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """Equal in number on every process, since each forward of a sharded model is a meeting of all of them."""

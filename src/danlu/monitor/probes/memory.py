@@ -15,10 +15,14 @@ class Memory(Probe):
     """`memory_bytes`: the peak so far of this process: of its CUDA device's allocations, else resident memory."""
 
     def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
-        device = ctx.facts.world.device
-        if device.type == "cuda":
-            return {"memory_bytes": torch.cuda.max_memory_allocated(device)}
-        return {"memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES}
+        return {"memory_bytes": peak_memory_bytes(ctx.facts.world.device)}
 
     def summarise(self, series: Series) -> Mapping[str, float]:
         return {"memory_bytes": max(series["memory_bytes"])}
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most that this process has used: of the CUDA device's allocations, else resident memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES

@@ -1,0 +1,245 @@
+"""Train: from a recipe to a run folder with a model, a summary and a report."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import danlu
+from danlu.core import discover
+from danlu.core.errors import DanluError, RequestError
+from danlu.core.journal import Journal, Record, read_journal
+from danlu.dist.world import World, start_world, stop_world
+from danlu.dist.wrap import full_weights
+from danlu.models.build import build_model
+from danlu.models.hardware import measure_gemm, pick_precision
+from danlu.models.save import save_model
+from danlu.monitor.base import default_probes
+from danlu.optim.build import build_optimizer
+from danlu.recipe.recipe import Recipe
+from danlu.recipe.resolved import resolved_yaml
+from danlu.stages.report import write_report
+from danlu.stages.run_folder import new_run_folder, run_to_resume, write_atomically
+from danlu.tasks.base import Prepared
+from danlu.train.engine import Engine
+from danlu.train.interrupts import Interrupts
+from danlu.train.loop import Ending
+from danlu.train.loop import train as run_loop
+from danlu.train.plan import Plan
+
+Listener = Callable[[Record], None]
+
+
+def train(recipe: Recipe, *, out: Path | None = None, resume: bool = False, listeners: Sequence[Listener] = ()) -> Path:
+    """Trains what `recipe` describes and returns the run's folder.
+
+    Everything that can be wrong with the request is found before the folder is made.
+
+    Args:
+        recipe: what to do.
+        out: the run's folder; the next `runs/NAME/NUMBER` when absent.
+        resume: go on from the newest good checkpoint of `out`, or of the newest run of this name.
+        listeners: called with every record of the journal.
+
+    Raises:
+        RequestError: the request was wrong; nothing was started or written.
+        RunError: the run failed; its journal and summary say why.
+    """
+    world = start_world(recipe.parallel)
+    try:
+        return _train(recipe, world, out, resume, listeners)
+    finally:
+        stop_world()
+
+
+def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listeners: Sequence[Listener]) -> Path:
+    resumed = run_to_resume(recipe.name, out) if resume else None
+    say = _speaker(world, listeners)
+    base = recipe.model.from_
+    data = recipe.task.prepare(recipe.data, seed=recipe.seed, base=base, say=say)
+    say("building the model")
+    model = build_model(
+        recipe.model,
+        auto_class=recipe.task.auto_class,
+        vocab_size=data.vocab_size,
+        context=data.context,
+        options=data.model_options,
+        special_tokens=data.special_tokens,
+        seed=recipe.seed,
+    )
+    folder = resumed or Path(world.broadcast_object(new_run_folder(recipe.name, out) if world.is_first else None))
+    journal = Journal(folder / "journal.jsonl" if world.is_first else None)
+    for listener in (*listeners, *_trackers(recipe, folder, world)):
+        journal.subscribe(listener)
+    try:
+        return _run(_plan(recipe, data, model, world, journal, folder), recipe, resume=resumed is not None)
+    finally:
+        journal.close()
+
+
+def _run(plan: Plan, recipe: Recipe, *, resume: bool) -> Path:
+    """The run itself; however it ends, the journal and the summary say so."""
+    engine = None
+    try:
+        if plan.world.is_first:
+            write_atomically(plan.folder / "recipe.yaml", resolved_yaml(recipe))
+        with Interrupts() as interrupts:
+            engine = Engine(plan)
+            _start(engine, resume=resume)
+            ending = run_loop(engine, interrupts)
+        _export(engine, recipe)
+        _close(engine, ending)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            _fail(plan, engine, error)
+        raise
+    return plan.folder
+
+
+def _plan(recipe: Recipe, data: Prepared, model: Any, world: World, journal: Journal, folder: Path) -> Plan:
+    train = recipe.train
+    return Plan(
+        name=recipe.name,
+        seed=recipe.seed,
+        task=recipe.task,
+        data=data,
+        model=model,
+        make_optimizer=lambda module: build_optimizer(train.optimizer, module),
+        dials=(train.schedule.dial(train.optimizer.lr),),
+        techniques=recipe.techniques,
+        probes=default_probes(),
+        control=recipe.control,
+        budget=train.budget,
+        batch=train.batch,
+        evaluate_every=train.evaluate_every,
+        checkpoint_every=train.checkpoint_every,
+        log_every=train.log_every,
+        precision=pick_precision(train.precision, world.device),
+        world=world,
+        parallel=recipe.parallel,
+        journal=journal,
+        folder=folder,
+        gemm_rate=measure_gemm(pick_precision(train.precision, world.device), world.device),
+        micro_batch=train.micro_batch,
+    )
+
+
+def _start(engine: Engine, *, resume: bool) -> None:
+    """Restores when asked, and writes the `start` record."""
+    plan = engine.plan
+    resumed_from = _restore(engine) if resume else None
+    parameters = list(engine.model.parameters())
+    engine.journal.write(
+        "start",
+        engine.clock.step,
+        **({} if resumed_from is None else {"resumed_from": resumed_from}),
+        danlu=danlu.__version__,
+        name=plan.name,
+        task=plan.task.kind(),
+        world_size=plan.world.size,
+        strategy=plan.parallel.strategy if plan.world.size > 1 else "single",
+        device=str(plan.world.device),
+        precision=plan.precision,
+        gemm_rate_flops=plan.gemm_rate,
+        parameters=sum(parameter.numel() for parameter in parameters),
+        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        micro_batch=engine.stepper.micro_rows,
+        budget=plan.budget,
+        **plan.data.facts,
+    )
+    for row in plan.data.skipped[: 0 if resume else None]:
+        engine.journal.write("note", 0, text="a row of the data was skipped", **row)
+    if not resume:
+        _write_samples(engine)
+
+
+def _restore(engine: Engine) -> int:
+    path = engine.checkpoints.newest()
+    if path is None:
+        return 0
+    engine.restore(path)
+    if engine.clock.done:
+        raise RequestError(
+            f"the run has used its budget ({engine.clock.step} steps)",
+            mend="Raise train.budget to go on, as in train.budget.steps=2000",
+        )
+    return engine.clock.step
+
+
+def _export(engine: Engine, recipe: Recipe) -> None:
+    """Samples, and `model/` in Hugging Face's layout."""
+    _write_samples(engine)
+    with engine.weights_to_use(), full_weights(engine.module):
+        if engine.world.is_first:
+            adapter = recipe.model.adapter
+            save_model(
+                engine.model,
+                engine.plan.folder / "model",
+                tools=engine.plan.data.tools,
+                merge=bool(adapter and adapter.merge),
+                notes={"danlu": danlu.__version__, **recipe.task.notes(recipe.data)},
+            )
+        engine.world.barrier()
+
+
+def _write_samples(engine: Engine) -> None:
+    if not engine.plan.samples:
+        return
+    with engine.weights_to_use(), full_weights(engine.module):
+        if engine.world.is_first:
+            for sample in engine.plan.task.samples(engine.model, engine.plan.data, engine.plan.seed):
+                engine.journal.write("sample", engine.clock.step, **sample)
+        engine.world.barrier()
+
+
+def _close(engine: Engine, ending: Ending) -> None:
+    engine.checkpoints.wait()
+    _end(engine.plan, engine, ending)
+
+
+def _fail(plan: Plan, engine: Engine | None, error: BaseException) -> None:
+    """Says why in the journal and the summary; a request that proved wrong before the start leaves nothing behind."""
+    if isinstance(error, RequestError) and plan.world.is_first and not _has_started(plan):
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        return
+    reason = str(error) if isinstance(error, DanluError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        reason = "interrupted before it could stop in order"
+    _end(plan, engine, Ending(status="failed", reason=reason))
+
+
+def _has_started(plan: Plan) -> bool:
+    return any(record["kind"] == "start" for record in read_journal(plan.folder / "journal.jsonl"))
+
+
+def _end(plan: Plan, engine: Engine | None, ending: Ending) -> None:
+    clock = engine.clock if engine else None
+    plan.journal.write(
+        "end",
+        clock.step if clock else 0,
+        status=ending.status,
+        reason=ending.reason,
+        seconds=clock.seconds if clock else 0.0,
+        speed=engine.speed() if engine else {},
+    )
+    if plan.world.is_first:
+        write_summary(plan.folder, summarise(plan.folder))
+        write_report(plan.folder)
+
+
+def _speaker(world: World, listeners: Sequence[Listener]) -> Callable[[str], None]:
+    """Tells the listeners what is being made ready before there is a journal."""
+
+    def say(text: str) -> None:
+        if world.is_first:
+            for listener in listeners:
+                listener({"kind": "note", "step": 0, "text": text})
+
+    return say
+
+
+def _trackers(recipe: Recipe, folder: Path, world: World) -> list[Listener]:
+    if not world.is_first:
+        return []
+    found = [discover.find("danlu.monitor.trackers", name, Tracker, where="track") for name in recipe.track]
+    return [tracker(folder, name=recipe.name) for tracker in found]

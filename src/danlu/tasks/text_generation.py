@@ -1,0 +1,215 @@
+"""Text generation: a causal language model, on plain text, prompt and response, or chat messages."""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from danlu.core.batch import Batch
+from danlu.core.outputs import Outputs
+from danlu.core.technique import StepContext
+from danlu.maths.losses import cross_entropy_sum
+from danlu.models.kernels import linear_cross_entropy
+from danlu.models.generation import Sampling
+from danlu.tasks._answers import PredictOptions, answers, continued
+from danlu.tasks.base import Evaluator, Example, Task
+
+IGNORED = -100
+PROMPT_TOKENS, SAMPLE_TOKENS = 32, 64
+
+
+class TextGeneration(Task):
+    """Predicts each token from those before it.
+
+    loss = -Σ_t log p(x_t | x_<t), over the tokens that carry a label (all of a text, the answers of a dialogue).
+    """
+
+    auto_class: ClassVar[str] = "AutoModelForCausalLM"
+
+    prompts: tuple[str, ...] = ()
+    """what samples are continued from; taken from the validation data when empty"""
+    num_samples: int = 3
+    """how many samples to write before and after training"""
+
+    def prepare(self, data: DataConfig, *, seed: int, base: str | None, say: Callable[[str], None]) -> Prepared:
+        """Splits the source, gets the tokenizer, encodes both parts once, and packs or pads them."""
+        say(f"reading {', '.join(data.train_sources)}")
+        source = open_source(data.train_sources, cache=data.cache)
+        train, valid = split_source(source, data.valid, seed)
+        columns = find_columns(train.peek()[0].fields, format=data.format, told=data.columns, where=source.spec)
+        tokenizer = make_tokenizer(
+            data.tokenizer,
+            lambda: texts_of(train, columns),
+            key=f"{train.fingerprint} {columns}",
+            cache=data.cache,
+            base=base,
+            num_bytes=train.num_bytes,
+        )
+        encoder = TextEncoder(tokenizer, columns, context=data.context, long=data.long, template=data.template)
+        say(f"tokenising {train.num_bytes / 1e6:.1f} MB")
+        skipped: list[Mapping[str, object]] = []
+        sets = [_encode(part, encoder, data, skipped) for part in (train, valid)]
+        rows = [_rows(part, data, seed) for part in sets]
+        return Prepared(
+            train=rows[0],
+            valid=rows[1],
+            tools=tokenizer,
+            context=data.context,
+            padded=data.packing == "pad",
+            vocab_size=len(tokenizer),
+            special_tokens=_special_tokens(tokenizer),
+            facts={
+                "train_documents": len(sets[0]),
+                "train_examples": len(rows[0]),
+                "train_tokens": int(rows[0].lengths.sum()),
+                "valid_documents": len(sets[1]),
+                "valid_examples": len(rows[1]),
+                "valid_tokens": int(rows[1].lengths.sum()),
+                "vocab_size": len(tokenizer),
+            },
+            skipped=skipped,
+        )
+
+    def prepare_eval(self, data: DataConfig, source: str, tools: Tools) -> ExampleSet:
+        """Encodes `source` as the training data was."""
+        opened = open_source(source, cache=data.cache)
+        columns = find_columns(opened.peek()[0].fields, format=data.format, told=data.columns, where=opened.spec)
+        encoder = TextEncoder(tools, columns, context=data.context, long=data.long, template=data.template)
+        return _rows(_encode(opened, encoder, data, []), data, 0)
+
+    def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
+        """`labels["tokens"]` (B, T) holds at t the token that follows t, or -100 where no loss is taken."""
+        longest = max(len(example["input_ids"]) for example in examples)
+        tokens_BT = _stack(examples, "input_ids", longest, 0)
+        aligned_BT = _stack(examples, "labels", longest, IGNORED)
+        labels_BT = torch.full_like(aligned_BT, IGNORED)
+        labels_BT[:, :-1] = aligned_BT[:, 1:]
+        lengths_B = torch.tensor([len(example["input_ids"]) for example in examples])
+        inputs = {"input_ids": tokens_BT}
+        if "position_ids" in examples[0]:
+            inputs["position_ids"] = _stack(examples, "position_ids", longest, 0)
+        else:
+            inputs["attention_mask"] = (torch.arange(longest) < lengths_B[:, None]).long()
+        return Batch(
+            inputs=inputs,
+            labels={"tokens": labels_BT, "num_bytes": torch.tensor([int(e["num_bytes"]) for e in examples])},
+            example_ids_B=ids_B,
+            targets_B=(labels_BT != IGNORED).sum(1),
+            tokens_B=lengths_B,
+        )
+
+    def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
+        """Summed cross-entropy, fused with the head unless somebody has made the logits."""
+        return token_loss(outputs, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
+
+    def evaluator(self) -> Evaluator:
+        """Loss, perplexity and bits per byte."""
+        return TextEvaluator()
+
+    def samples(self, model: nn.Module, data: Prepared, seed: int) -> list[dict[str, str]]:
+        """Continues the recipe's prompts, or the beginnings of some validation rows."""
+        sampling = Sampling(max_tokens=min(SAMPLE_TOKENS, data.context // 2), seed=seed)
+        if self.prompts:
+            prompts = [data.tools(prompt)["input_ids"] for prompt in self.prompts]
+        else:
+            step = max(1, len(data.valid) // max(1, self.num_samples))
+            rows = [data.valid[at]["input_ids"] for at in range(0, len(data.valid), step)][: self.num_samples]
+            prompts = [row[: max(2, min(PROMPT_TOKENS, len(row) // 2))].tolist() for row in rows]
+        return continued(model, data.tools, prompts, sampling) if prompts else []
+
+    def predict(
+        self, model: nn.Module, tools: Tools, source: Source, data: DataConfig, options: Mapping[str, object]
+    ) -> Iterator[dict[str, object]]:
+        """Completes each row's prompt; the row's fields are kept and `prediction` is added."""
+        chosen = read_options(PredictOptions, options)
+        fields = source.peek()[0].fields
+        columns = find_columns(fields, format=data.format, told=data.columns, where=source.spec, answered=False)
+        encoder = TextEncoder(tools, columns, context=data.context, long=data.long, template=data.template)
+        yield from answers(model, tools, encoder, source, chosen)
+
+
+def _encode(source: Source, encoder: TextEncoder, data: DataConfig, skipped: list[Mapping[str, object]]) -> Examples:
+    if encoder.whole_documents:
+        source = dataclasses.replace(source, whole_documents=True)
+    return encode_cached(
+        source,
+        encoder,
+        key=encoder.key,
+        folder=data.cache,
+        workers=data.workers,
+        on_bad=data.on_bad,
+        on_skip=skipped.append,
+    )
+
+
+def _rows(examples: Examples, data: DataConfig, seed: int) -> ExampleSet:
+    """Rows of at most `context` tokens: several documents packed in one, or one piece each, to be padded."""
+    return pack(examples, data.context, seed) if data.packing == "pack" else cut(examples, data.context)
+
+
+def _special_tokens(tokenizer: Tools) -> dict[str, int]:
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}
+
+
+def token_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy summed over `batch.labels["tokens"]`, each row times its weight."""
+    labels_BT = batch.labels["tokens"]
+    assert isinstance(labels_BT, Tensor)
+    weights_N = None
+    if batch.weights_B is not None:
+        weights_N = batch.weights_B[:, None].expand(labels_BT.shape).flatten()
+    labels_N = labels_BT.flatten()
+    if outputs.hidden is not None and outputs.head is not None and not outputs.has_logits:
+        return linear_cross_entropy(
+            outputs.hidden.flatten(0, -2),
+            outputs.head.weight,
+            labels_N,
+            bias_V=outputs.head.bias,
+            label_smoothing=label_smoothing,
+            weights_N=weights_N,
+        )
+    logits_NV = outputs.logits.flatten(0, -2)
+    return cross_entropy_sum(logits_NV, labels_N, label_smoothing=label_smoothing, weights_N=weights_N)
+
+
+class TextEvaluator(Evaluator):
+    """Loss in nats a token, perplexity = e^loss, and bits per byte = Σ loss / (ln 2 · bytes of the text)."""
+
+    def __init__(self) -> None:
+        self.nats = 0.0
+        self.num_tokens = 0
+        self.num_bytes = 0
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        self.nats += float(token_loss(outputs, batch))
+        self.num_tokens += batch.num_targets
+        rows_B = torch.ones_like(batch.targets_B) if batch.weights_B is None else batch.weights_B != 0
+        num_bytes_B = batch.labels["num_bytes"]
+        assert isinstance(num_bytes_B, Tensor)
+        self.num_bytes += int((num_bytes_B * rows_B).sum())
+
+    def state(self) -> object:
+        return self.nats, self.num_tokens, self.num_bytes
+
+    def absorb(self, state: object) -> None:
+        nats, num_tokens, num_bytes = state  # type: ignore[misc]
+        self.nats += nats
+        self.num_tokens += num_tokens
+        self.num_bytes += num_bytes
+
+    def result(self) -> dict[str, float]:
+        loss = self.nats / max(self.num_tokens, 1)
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}
+        if self.num_bytes:
+            metrics["bits_per_byte"] = self.nats / math.log(2) / self.num_bytes
+        return metrics
+
+
+def _stack(examples: Sequence[Example], name: str, longest: int, padding: int) -> Tensor:
+    rows_BT = torch.full((len(examples), longest), padding, dtype=torch.int64)
+    for row_T, example in zip(rows_BT, examples, strict=True):
+        row_T[: len(example[name])] = torch.from_numpy(example[name].astype("int64"))
+    return rows_BT

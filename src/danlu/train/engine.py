@@ -1,0 +1,311 @@
+"""Engine: a run's moving parts, put together from a plan, and what a checkpoint keeps of them."""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from danlu.control.policy import Decision, Policy
+from danlu.core.action import Action, QuarantineData, SetDial, Stop
+from danlu.core.batch import Batch
+from danlu.core.clock import Clock
+from danlu.core.dials import Dial, Dials, Override, constant
+from danlu.core.errors import RunError
+from danlu.core.finding import Evaluation, Readings
+from danlu.core.journal import number, read_journal, standing
+from danlu.core.technique import StepContext, in_order
+from danlu.data.loader import Loader, batches
+from danlu.data.sampler import BatchSize, Position, Sampler
+from danlu.dist.state import load_state, state_of
+from danlu.dist.wrap import unwrap, wrap
+from danlu.models.forward import Forward
+from danlu.models.kernels import accelerate
+from danlu.models.estimate import flops_per_token
+from danlu.monitor.base import Probes
+from danlu.monitor.diagnose import Diagnoser
+from danlu.monitor.probes.memory import peak_memory_bytes
+from danlu.optim.evaluating import evaluating
+from danlu.train.checkpoint import Checkpoints
+from danlu.train.evaluation import evaluate
+from danlu.train.microbatch import find_micro_batch
+from danlu.train.plan import Plan
+from danlu.train.stepper import LossModule, Stepper, StepResult, autocast, exporting
+
+
+class Engine:
+    """Holds the model, optimiser, dials, data position and clock of one run."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.world, self.journal = plan, plan.world, plan.journal
+        self.techniques = in_order(plan.techniques)
+        self.clock = Clock(budget=plan.budget)
+        self.dials = Dials([*plan.dials, *(d for t in self.techniques for d in t.dials()), _batch_dial(plan.batch)])
+        self.position = Position()
+        self.quarantined: frozenset[int] = frozenset()
+        self.evaluation: Evaluation | None = None
+        self.best: Evaluation | None = None
+        self.stop: Stop | None = None
+        self.saved_at: int | None = None
+        self._tokens_done, self._busy_seconds = 0, 0.0
+        self.loader = Loader(
+            plan.data.train,
+            Sampler(plan.data.train.lengths, seed=plan.seed, bucket=plan.data.padded),
+            plan.task.collate,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
+        self._build()
+        self.flops_per_token = flops_per_token(self.model, plan.data.context)
+        self.probes = Probes(
+            plan.probes,
+            model=self.model,
+            gemm_rate=plan.gemm_rate * self.world.size,
+            flops_per_token=self.flops_per_token,
+            world=self.world,
+        )
+        self.diagnoser = Diagnoser()
+        self.policy = Policy(plan.control)
+        self.checkpoints = Checkpoints(plan.folder / "checkpoints", self.world, note=self._note)
+
+    def _build(self) -> None:
+        """Surgery, dry run, kernels, sharding, optimiser, techniques' states: the order matters."""
+        plan, model = self.plan, self.plan.model
+        for technique in self.techniques:
+            model = technique.on_model(model)
+        self.model = model.to(self.world.device).train()
+        loss_module = LossModule(Forward(self.model), plan.task)
+        self.active = [(technique, technique.start(self.model)) for technique in self.techniques]
+        loss_module.active = self.active
+        micro_rows = plan.micro_batch or self._find_micro_rows(loss_module)
+        accelerate(self.model, device=self.world.device, precision=plan.precision)
+        self.module = wrap(loss_module, plan.parallel, self.world)
+        self.optimizer = plan.make_optimizer(self.model)
+        self.stepper = Stepper(
+            self.module, self.optimizer, self.active, world=self.world, precision=plan.precision, seed=plan.seed
+        )
+        self.stepper.micro_rows = micro_rows
+
+    def _find_micro_rows(self, loss_module: LossModule) -> int:
+        """A dry run on the longest rows, before kernels and sharding, so that every process tries the same things."""
+        size = self.batch_size()
+        longest = self.loader.longest(size).to(self.world.device)
+        ctx = self.context()
+
+        def try_rows(num_rows: int) -> None:
+            with autocast(self.world.device, self.plan.precision):
+                loss, _ = loss_module(longest.rows(0, num_rows), ctx)
+            loss.backward()
+            loss_module.zero_grad()
+
+        rows = find_micro_batch(try_rows, longest.num_rows, self.world.device)
+        return int(self.world.min_across(rows))
+
+    def batch_size(self) -> BatchSize:
+        """The batch to draw now, as its dial says."""
+        if self.plan.batch.tokens is not None:
+            return BatchSize(tokens=round(self.dials.value("batch_tokens", self.clock)))
+        return BatchSize(examples=round(self.dials.value("batch_examples", self.clock)))
+
+    def context(self) -> StepContext:
+        """What the slots of the coming step may read."""
+        return StepContext(
+            clock=self.clock,
+            dials=self.dials,
+            model=self.model,
+            seed=self.plan.seed,
+            device=self.world.device,
+            evaluation=self.evaluation,
+        )
+
+    def draw(self) -> tuple[Batch, Position, float]:
+        """This process's rows of the next batch, where the data stands after it, and the seconds waited for it."""
+        return self.loader.draw(self.position, self.batch_size(), self.quarantined)
+
+    @contextlib.contextmanager
+    def weights_to_use(self) -> Iterator[nn.Module]:
+        """Within it the model carries the weights to evaluate and to export (averages, not the last step's)."""
+        with evaluating(self.optimizer), exporting(self.model, self.active) as model:
+            yield model
+
+    def evaluate(self) -> bool:
+        """Evaluates on the validation data, journals it, and says whether it is the best so far."""
+        task, world = self.plan.task, self.world
+        rows = batches(self.plan.data.valid, task.collate, self.batch_size(), rank=world.rank, world_size=world.size)
+        module = unwrap(self.module) if self.plan.parallel.strategy == "ddp" else self.module
+        with self.weights_to_use():
+            metrics = evaluate(module, task, rows, world=world, precision=self.plan.precision)
+        self.evaluation = Evaluation(step=self.clock.step, metrics=metrics, judged=task.judged, better=task.better)
+        best = self.best is None or self.evaluation.score < self.best.score
+        if best:
+            self.best = self.evaluation
+        self.journal.write(
+            "evaluation", self.clock.step, metrics=metrics, judged=task.judged, better=task.better, best=best
+        )
+        self._respond(self.evaluation)
+        return best
+
+    def obey(self, actions: Sequence[Action], who: str) -> None:
+        """Applies actions at this step boundary and journals them."""
+        for action in actions:
+            told = {"name": type(action).__name__, **action.model_dump()}
+            self.journal.write("action", self.clock.step, action=told, by=who)
+            if isinstance(action, Stop):
+                self.stop = action
+            elif isinstance(action, SetDial):
+                override = None if action.number is None else Override(kind=action.kind, number=action.number)
+                self.dials.override(action.dial, override)
+            elif isinstance(action, QuarantineData):
+                self.quarantined |= frozenset(action.example_ids)
+            else:
+                raise NotImplementedError(f"{type(action).__name__} cannot be applied at a step boundary")
+
+    def save(self, *, best: bool = False) -> None:
+        """Writes a checkpoint of everything that the next step depends on."""
+        trees = {"module": state_of(self.module, self.optimizer, frozen=False), "run": self._state()}
+        started = time.monotonic()
+        path = self.checkpoints.save(self.clock.step, trees, best=best)
+        self.journal.write(
+            "checkpoint", self.clock.step, path=path.name, best=best, seconds=round(time.monotonic() - started, 3)
+        )
+        self.saved_at = self.clock.step
+
+    def restore(self, path: Path) -> None:
+        """Continues from a checkpoint exactly where it was taken."""
+        trees = self.checkpoints.load(path, {"run": self._state()})
+        load_state(self.module, self.optimizer, trees["module"])
+        self._load(trees["run"])
+        if self.journal.path is not None:
+            past = (record for record in read_journal(self.journal.path) if int(number(record["step"])) <= self.clock.step)
+            self.diagnoser.replay(standing(past))
+
+    def restore_best(self) -> None:
+        """Takes the weights of the best checkpoint; the clock stays where the run has come to."""
+        path, clock = self.checkpoints.best(), self.clock
+        if path is not None:
+            self.restore(path)
+            self.clock = clock
+
+    def advance(self, result: StepResult, position: Position, *, seconds: float) -> None:
+        """Moves the clock past a finished step; wall time is the first process's."""
+        self.position = position
+        self.clock = self.clock.tick(
+            examples=result.num_examples,
+            tokens=result.num_tokens,
+            epochs=self.loader.sampler.epochs(position),
+            seconds=self.world.broadcast_number(seconds),
+        )
+
+    def speed(self) -> dict[str, float]:
+        """What this process did since it started: rates over the time in steps, evaluations not counted."""
+        rate = self._tokens_done / self._busy_seconds if self._busy_seconds else 0.0
+        return {
+            "tokens_per_second": rate,
+            "mfu": rate * self.flops_per_token / (self.plan.gemm_rate * self.world.size),
+            "peak_memory_bytes": peak_memory_bytes(self.world.device),
+            "seconds": self.clock.seconds,
+        }
+
+    def read(self, before: Clock, result: StepResult, *, step_seconds: float, data_wait_seconds: float) -> None:
+        """Lets the probes read the step; when a line of the journal is due, writes it and answers to it."""
+        self._tokens_done += result.num_tokens
+        self._busy_seconds += step_seconds
+        due = before.step == 0 or self.plan.log_every.due(before, self.clock)
+        readings = self.probes.after_step(
+            self.clock,
+            optimizer=self.optimizer,
+            terms=result.terms,
+            grad_norm=result.grad_norm,
+            num_tokens=result.num_tokens,
+            num_examples=result.num_examples,
+            step_seconds=step_seconds,
+            data_wait_seconds=data_wait_seconds,
+            log=due,
+        )
+        if readings is None:
+            return
+        clock = self.clock
+        self.journal.write(
+            "reading",
+            clock.step,
+            values=readings.values,
+            tokens=clock.tokens,
+            examples=clock.examples,
+            epochs=round(clock.epochs, 6),
+            seconds=round(clock.seconds, 3),
+            progress=round(clock.progress, 6),
+        )
+        self._respond(readings)
+
+    def _respond(self, news: Readings | Evaluation) -> None:
+        """News become findings, and findings actions, as far as the policy lets them; the first process decides."""
+        decisions: list[Decision] = []
+        if self.world.is_first:
+            findings = self.diagnoser.hear(news)
+            for finding in findings:
+                self.journal.write("finding", self.clock.step, **dataclasses.asdict(finding))
+            decisions = self.policy.decide(findings, self.clock, self.dials)
+        for decision in self.world.broadcast_object(decisions):
+            self.obey([decision.action], decision.by, apply=decision.apply)
+
+    def check_finite(self, result: StepResult) -> None:
+        """A loss that is not a number ends the run before it can reach a checkpoint.
+
+        Raises:
+            RunError: the loss of the step is NaN or infinite.
+        """
+        loss = float(result.terms["loss"])
+        if not math.isfinite(loss):
+            raise RunError(
+                f"the loss became {loss} at step {self.clock.step}",
+                mend="Lower train.optimizer.lr, lengthen train.schedule.warmup, or add techniques.grad_clip; "
+                "the last checkpoint before it is whole",
+            )
+
+    def _state(self) -> dict[str, Any]:
+        saved = {
+            technique.name(): state.state_dict()
+            for technique, state in self.active
+            if state is not None and technique.state == "saved"
+        }
+        return {
+            "clock": self.clock.state_dict(),
+            "dials": self.dials.state_dict(),
+            "position": self.position.state_dict(),
+            "quarantined": sorted(self.quarantined),
+            "micro_rows": self.stepper.micro_rows,
+            "scaler": self.stepper.scaler.state_dict(),
+            "evaluation": dataclasses.asdict(self.evaluation) if self.evaluation else None,
+            "best": dataclasses.asdict(self.best) if self.best else None,
+            "techniques": saved,
+            "probes": self.probes.state_dict(),
+            "policy": self.policy.state_dict(),
+        }
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.clock = self.clock.load(state["clock"])
+        self.dials.load_state_dict(state["dials"])
+        self.position = Position.load(state["position"])
+        self.quarantined = frozenset(state["quarantined"])
+        self.stepper.micro_rows = int(state["micro_rows"])
+        self.stepper.scaler.load_state_dict(state["scaler"])
+        self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None
+        self.best = Evaluation(**state["best"]) if state["best"] else None
+        self.probes.load_state_dict(state["probes"])
+        self.policy.load_state_dict(state["policy"])
+        for technique, memory in self.active:
+            if memory is not None and technique.name() in state["techniques"]:
+                memory.load_state_dict(state["techniques"][technique.name()])
+
+    def _note(self, text: str) -> None:
+        self.journal.write("note", self.clock.step, text=text)
+
+
+def _batch_dial(batch: BatchSize) -> Dial:
+    if batch.tokens is not None:
+        return constant("batch_tokens", batch.tokens, low=1, unit="tokens")
+    return constant("batch_examples", batch.examples or 1, low=1, unit="examples")

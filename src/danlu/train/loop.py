@@ -1,0 +1,69 @@
+"""The loop: draw, step, read, diagnose, act, evaluate, checkpoint."""
+
+import dataclasses
+import time
+from typing import Literal
+
+from danlu.train.engine import Engine
+from danlu.train.interrupts import Interrupts
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How training ended, for the journal and the summary."""
+
+    status: Literal["finished", "stopped", "failed"]
+    reason: str
+
+
+def train(engine: Engine, interrupts: Interrupts) -> Ending:
+    """Runs until the budget is used, a technique or a controller stops it, or a signal comes.
+
+    Raises:
+        RunError: the loss is not finite and nobody mended it, the disk is full, memory ran out, and the like.
+    """
+    origin = time.monotonic() - engine.clock.seconds
+    while not engine.clock.done and engine.stop is None:
+        if engine.world.any_across(interrupts.received is not None):
+            return _interrupted(engine, interrupts)
+        started = time.monotonic()
+        ctx, before = engine.context(), engine.clock
+        for technique, state in engine.active:
+            engine.obey(technique.before_step(ctx, state), technique.name())
+        if engine.stop is not None:
+            break
+        batch, position, data_wait_seconds = engine.draw()
+        engine.probes.before_step(engine.clock)
+        result = engine.stepper.step(batch, ctx)
+        engine.advance(result, position, seconds=time.monotonic() - origin)
+        for technique, state in engine.active:
+            technique.after_step(engine.context(), state)
+        engine.read(before, result, step_seconds=time.monotonic() - started, data_wait_seconds=data_wait_seconds)
+        evaluating = engine.plan.evaluate_every.due(before, engine.clock)
+        saving = engine.plan.checkpoint_every.due(before, engine.clock)
+        if evaluating or saving:
+            engine.check_finite(result)
+        best = evaluating and engine.evaluate()
+        if best or saving:
+            engine.save(best=best)
+    return _finished(engine)
+
+
+def _finished(engine: Engine) -> Ending:
+    """The last evaluation and checkpoint; then the best weights, when whoever stopped the run asked for them."""
+    at = engine.clock.step
+    best = (engine.evaluation is None or engine.evaluation.step != at) and engine.evaluate()
+    if engine.saved_at != at or best:
+        engine.save(best=best)
+    if engine.stop is None:
+        return Ending(status="finished", reason="the budget is used")
+    if engine.stop.restore_best:
+        engine.restore_best()
+    return Ending(status="failed" if engine.stop.failed else "finished", reason=engine.stop.because)
+
+
+def _interrupted(engine: Engine, interrupts: Interrupts) -> Ending:
+    if engine.saved_at != engine.clock.step:
+        engine.save()
+    name = engine.world.broadcast_object(interrupts.received.name if interrupts.received else "from another process")
+    return Ending(status="stopped", reason=f"signal {name}")
