@@ -4,6 +4,7 @@ import dataclasses
 import time
 from typing import Literal
 
+from danlu.core.errors import RunError
 from danlu.train.engine import Engine
 from danlu.train.interrupts import Interrupts
 
@@ -50,7 +51,13 @@ def train(engine: Engine, interrupts: Interrupts) -> Ending:
 
 
 def _finished(engine: Engine) -> Ending:
-    """The last evaluation and checkpoint; then the best weights, when whoever stopped the run asked for them."""
+    """The last evaluation and checkpoint; then the best weights, when whoever stopped the run asked for them.
+
+    A run that was stopped as failed leaves none of these: its last good checkpoint must stand.
+    """
+    if engine.stop is not None and engine.stop.failed:
+        mend = "See the findings in the journal; the last checkpoint before it is whole"
+        raise RunError(engine.stop.because, mend=mend)
     at = engine.clock.step
     best = (engine.evaluation is None or engine.evaluation.step != at) and engine.evaluate()
     if engine.saved_at != at or best:
@@ -59,7 +66,7 @@ def _finished(engine: Engine) -> Ending:
         return Ending(status="finished", reason="the budget is used")
     if engine.stop.restore_best:
         engine.restore_best()
-    return Ending(status="failed" if engine.stop.failed else "finished", reason=engine.stop.because)
+    return Ending(status="finished", reason=engine.stop.because)
 
 
 def _interrupted(engine: Engine, interrupts: Interrupts) -> Ending:

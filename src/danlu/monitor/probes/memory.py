@@ -22,7 +22,7 @@ class Memory(Probe):
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that this process has used: of the CUDA device's allocations, else resident memory."""
+    """The most that this process has held so far, on its CUDA device or else in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES

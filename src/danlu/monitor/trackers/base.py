@@ -1,12 +1,13 @@
 """Tracker: shows a run on a board besides danlu's own, as a listener of the journal."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from danlu.core import discover
 from danlu.core.config import Config
+from danlu.core.extras import need
 from danlu.core.journal import Record, number
 
 
@@ -23,6 +24,9 @@ class Follower(Protocol):
 class Tracker(Config):
     """The parent of all trackers: one file below `monitor/trackers`, known by its name. Its fields are options."""
 
+    library: ClassVar[str]
+    """the module that it needs; the extra of danlu that brings it has the tracker's name"""
+
     @classmethod
     def name(cls) -> str:
         """Its file's name."""
@@ -37,24 +41,31 @@ class Tracker(Config):
             recipe: the resolved recipe, to be shown as the run's settings.
 
         Raises:
-            RequestError: the board's library is not installed.
+            RequestError: the board cannot be reached.
         """
         raise NotImplementedError
 
 
-@contextlib.contextmanager
-def following(
-    names: Sequence[str], *, folder: Path, name: str, recipe: Mapping[str, object]
-) -> Iterator[list[Follower]]:
-    """The followers that a recipe's `track` asks for, for the journal's `subscribe`; closed at the end.
+def trackers(names: Sequence[str]) -> list[Tracker]:
+    """The trackers that a recipe's `track` asks for; to be called before anything is written.
 
     Raises:
         RequestError: there is no such tracker, or its library is not installed.
     """
-    trackers = [discover.find("danlu.monitor.trackers", kind, Tracker, where="track")() for kind in names]
+    found = [discover.find("danlu.monitor.trackers", name, Tracker, where="track")() for name in names]
+    for tracker in found:
+        need(tracker.library, extra=tracker.name(), what=f"track: {tracker.name()}")
+    return found
+
+
+@contextlib.contextmanager
+def following(
+    members: Iterable[Tracker], *, folder: Path, name: str, recipe: Mapping[str, object]
+) -> Iterator[list[Follower]]:
+    """One follower for each tracker, for the journal's `subscribe`; closed at the end. On the first process only."""
     with contextlib.ExitStack() as stack:
         followers = []
-        for tracker in trackers:
+        for tracker in members:
             follower = tracker.follow(folder=folder, name=name, recipe=recipe)
             stack.callback(follower.close)
             followers.append(follower)

@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from danlu.core.errors import RequestError
 from danlu.core.extras import need
@@ -22,13 +22,15 @@ class Mlflow(Tracker):
     A resumed run goes on in the same MLflow run, whose number is kept in `mlflow.json` in the run's folder.
     """
 
+    library: ClassVar[str] = "mlflow"
+
     uri: str | None = None
     """the tracking server, or a database; MLFLOW_TRACKING_URI when not given"""
     experiment: str = "danlu"
     """the experiment that the run belongs to"""
 
     def follow(self, *, folder: Path, name: str, recipe: Mapping[str, object]) -> Follower:
-        mlflow = need("mlflow", extra="mlflow", what="track: mlflow")
+        mlflow = need("mlflow", extra="mlflow")
         beside = f"sqlite:///{(folder.resolve().parent / 'mlflow.db').as_posix()}"
         uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or beside
         try:

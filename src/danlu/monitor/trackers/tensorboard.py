@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
-from danlu.core.extras import need
 from danlu.core.journal import Record, number
 from danlu.monitor.trackers.base import Follower, Tracker, flat, numbers_of, text_of
 
@@ -11,8 +11,9 @@ from danlu.monitor.trackers.base import Follower, Tracker, flat, numbers_of, tex
 class Tensorboard(Tracker):
     """Writes event files to `tensorboard/` in the run's folder; `tensorboard --logdir runs` shows them."""
 
+    library: ClassVar[str] = "tensorboard"
+
     def follow(self, *, folder: Path, name: str, recipe: Mapping[str, object]) -> Follower:
-        need("tensorboard", extra="tensorboard", what="track: tensorboard")
         return _Events(folder / "tensorboard", recipe)
 
 

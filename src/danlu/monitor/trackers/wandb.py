@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from danlu.core.extras import need
 from danlu.core.journal import Record, number
@@ -16,11 +16,13 @@ class Wandb(Tracker):
     A resumed run goes on in the same W&B run; what it does again is not written twice, for W&B takes no step back.
     """
 
+    library: ClassVar[str] = "wandb"
+
     project: str = "danlu"
     """the project that the run belongs to"""
 
     def follow(self, *, folder: Path, name: str, recipe: Mapping[str, object]) -> Follower:
-        wandb = need("wandb", extra="wandb", what="track: wandb")
+        wandb = need("wandb", extra="wandb")
         folder.mkdir(parents=True, exist_ok=True)
         # the same folder is the same run, also after a resume
         run_id = hashlib.blake2b(str(folder.resolve()).encode(), digest_size=8).hexdigest()
