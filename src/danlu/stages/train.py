@@ -1,12 +1,12 @@
 """Train: from a recipe to a run folder with a model, a summary and a report."""
 
 import contextlib
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import danlu
-from danlu.core import discover
 from danlu.core.errors import DanluError, RequestError
 from danlu.core.journal import Journal, Record, read_journal
 from danlu.dist.world import World, start_world, stop_world
@@ -15,11 +15,13 @@ from danlu.models.build import build_model
 from danlu.models.hardware import measure_gemm, pick_precision
 from danlu.models.save import save_model
 from danlu.monitor.base import default_probes
+from danlu.monitor.trackers.base import following
 from danlu.optim.build import build_optimizer
 from danlu.recipe.recipe import Recipe
-from danlu.recipe.resolved import resolved_yaml
+from danlu.recipe.resolved import resolved_tree, resolved_yaml
 from danlu.stages.report import write_report
-from danlu.stages.run_folder import new_run_folder, run_to_resume, write_atomically
+from danlu.stages.run_folder import new_run_folder, run_to_resume, write_atomically, write_summary
+from danlu.stages.summary import summarise
 from danlu.tasks.base import Prepared
 from danlu.train.engine import Engine
 from danlu.train.interrupts import Interrupts
@@ -69,12 +71,13 @@ def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listene
     )
     folder = resumed or Path(world.broadcast_object(new_run_folder(recipe.name, out) if world.is_first else None))
     journal = Journal(folder / "journal.jsonl" if world.is_first else None)
-    for listener in (*listeners, *_trackers(recipe, folder, world)):
-        journal.subscribe(listener)
-    try:
+    boards = following(
+        recipe.track if world.is_first else (), folder=folder, name=recipe.name, recipe=resolved_tree(recipe)
+    )
+    with contextlib.closing(journal), boards as followers:
+        for listener in (*listeners, *followers):
+            journal.subscribe(listener)
         return _run(_plan(recipe, data, model, world, journal, folder), recipe, resume=resumed is not None)
-    finally:
-        journal.close()
 
 
 def _run(plan: Plan, recipe: Recipe, *, resume: bool) -> Path:
@@ -236,10 +239,3 @@ def _speaker(world: World, listeners: Sequence[Listener]) -> Callable[[str], Non
                 listener({"kind": "note", "step": 0, "text": text})
 
     return say
-
-
-def _trackers(recipe: Recipe, folder: Path, world: World) -> list[Listener]:
-    if not world.is_first:
-        return []
-    found = [discover.find("danlu.monitor.trackers", name, Tracker, where="track") for name in recipe.track]
-    return [tracker(folder, name=recipe.name) for tracker in found]

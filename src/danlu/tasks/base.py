@@ -2,7 +2,7 @@
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -14,7 +14,6 @@ from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
 from danlu.data.config import DataConfig
 from danlu.data.examples import ExampleSet
-from danlu.data.sources import Source
 
 Example = Mapping[str, np.ndarray]
 Collate = Callable[[Sequence[Example], Tensor], Batch]
@@ -99,18 +98,13 @@ class Task(Config):
 
     @abc.abstractmethod
     def predict(
-        self,
-        model: nn.Module,
-        tools: Tools,
-        source: Source,
-        data: DataConfig,
-        options: Mapping[str, object],
+        self, model: nn.Module, tools: Tools, rows: Iterable[Mapping[str, object]], options: Mapping[str, object]
     ) -> Iterator[dict[str, object]]:
-        """One JSON-ready object for each row of `source`, in order; `data` says what its columns mean.
+        """One JSON-ready object for each row, in order; rows are drawn as they are needed.
 
         Raises:
             RequestError: `options` holds something that this task does not know.
-            DataError: a row that cannot be used, with file, row and field.
+            BadField: the row drawn last cannot be used.
         """
 
     def notes(self, data: DataConfig) -> dict[str, object]:
@@ -119,4 +113,3 @@ class Task(Config):
             "task": {"kind": self.kind(), **self.model_dump(mode="json")},
             "data": data.model_dump(mode="json", by_alias=True, exclude={"train", "valid", "test", "tokenizer"}),
         }
-

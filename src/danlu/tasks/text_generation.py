@@ -1,23 +1,32 @@
 """Text generation: a causal language model, on plain text, prompt and response, or chat messages."""
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from danlu.core.batch import Batch
+from danlu.core.config import read_options
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
+from danlu.data.cache import encode_cached
+from danlu.data.columns import find_columns
+from danlu.data.config import DataConfig
+from danlu.data.examples import Examples, ExampleSet
+from danlu.data.packing import cut, pack
+from danlu.data.sources import Source, open_source
+from danlu.data.split import split_source
+from danlu.data.text import TextEncoder, texts_of
+from danlu.data.tokenizers import make_tokenizer
 from danlu.maths.losses import cross_entropy_sum
 from danlu.models.kernels import linear_cross_entropy
-from danlu.models.generation import Sampling
-from danlu.tasks._answers import PredictOptions, answers, continued
-from danlu.tasks.base import Evaluator, Example, Task
+from danlu.tasks._text_output import TextOptions, predict_texts, prompts_from, sample_texts
+from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
 
 IGNORED = -100
-PROMPT_TOKENS, SAMPLE_TOKENS = 32, 64
 
 
 class TextGeneration(Task):
@@ -110,24 +119,14 @@ class TextGeneration(Task):
 
     def samples(self, model: nn.Module, data: Prepared, seed: int) -> list[dict[str, str]]:
         """Continues the recipe's prompts, or the beginnings of some validation rows."""
-        sampling = Sampling(max_tokens=min(SAMPLE_TOKENS, data.context // 2), seed=seed)
-        if self.prompts:
-            prompts = [data.tools(prompt)["input_ids"] for prompt in self.prompts]
-        else:
-            step = max(1, len(data.valid) // max(1, self.num_samples))
-            rows = [data.valid[at]["input_ids"] for at in range(0, len(data.valid), step)][: self.num_samples]
-            prompts = [row[: max(2, min(PROMPT_TOKENS, len(row) // 2))].tolist() for row in rows]
-        return continued(model, data.tools, prompts, sampling) if prompts else []
+        prompts = self.prompts or prompts_from(data.valid, self.num_samples)
+        return sample_texts(model, data.tools, prompts, seed=seed)
 
     def predict(
-        self, model: nn.Module, tools: Tools, source: Source, data: DataConfig, options: Mapping[str, object]
+        self, model: nn.Module, tools: Tools, rows: Iterable[Mapping[str, object]], options: Mapping[str, object]
     ) -> Iterator[dict[str, object]]:
-        """Completes each row's prompt; the row's fields are kept and `prediction` is added."""
-        chosen = read_options(PredictOptions, options)
-        fields = source.peek()[0].fields
-        columns = find_columns(fields, format=data.format, told=data.columns, where=source.spec, answered=False)
-        encoder = TextEncoder(tools, columns, context=data.context, long=data.long, template=data.template)
-        yield from answers(model, tools, encoder, source, chosen)
+        """Completes each row's prompt: `prediction`, `finish`, and `logprob` when asked for."""
+        return predict_texts(model, tools, rows, read_options(TextOptions, options))
 
 
 def _encode(source: Source, encoder: TextEncoder, data: DataConfig, skipped: list[Mapping[str, object]]) -> Examples:
@@ -163,7 +162,7 @@ def token_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0) 
         weights_N = batch.weights_B[:, None].expand(labels_BT.shape).flatten()
     labels_N = labels_BT.flatten()
     if outputs.hidden is not None and outputs.head is not None and not outputs.has_logits:
-        return linear_cross_entropy(
+        fused = linear_cross_entropy(
             outputs.hidden.flatten(0, -2),
             outputs.head.weight,
             labels_N,
@@ -171,6 +170,8 @@ def token_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0) 
             label_smoothing=label_smoothing,
             weights_N=weights_N,
         )
+        assert isinstance(fused, Tensor)
+        return fused
     logits_NV = outputs.logits.flatten(0, -2)
     return cross_entropy_sum(logits_NV, labels_N, label_smoothing=label_smoothing, weights_N=weights_N)
 
@@ -195,10 +196,10 @@ class TextEvaluator(Evaluator):
         return self.nats, self.num_tokens, self.num_bytes
 
     def absorb(self, state: object) -> None:
-        nats, num_tokens, num_bytes = state  # type: ignore[misc]
-        self.nats += nats
-        self.num_tokens += num_tokens
-        self.num_bytes += num_bytes
+        assert isinstance(state, tuple)
+        self.nats += state[0]
+        self.num_tokens += state[1]
+        self.num_bytes += state[2]
 
     def result(self) -> dict[str, float]:
         loss = self.nats / max(self.num_tokens, 1)

@@ -23,9 +23,9 @@ from danlu.data.loader import Loader, batches
 from danlu.data.sampler import BatchSize, Position, Sampler
 from danlu.dist.state import load_state, state_of
 from danlu.dist.wrap import unwrap, wrap
+from danlu.models.estimate import flops_per_token
 from danlu.models.forward import Forward
 from danlu.models.kernels import accelerate
-from danlu.models.estimate import flops_per_token
 from danlu.monitor.base import Probes
 from danlu.monitor.diagnose import Diagnoser
 from danlu.monitor.probes.memory import peak_memory_bytes
@@ -149,11 +149,13 @@ class Engine:
         self._respond(self.evaluation)
         return best
 
-    def obey(self, actions: Sequence[Action], who: str) -> None:
-        """Applies actions at this step boundary and journals them."""
+    def obey(self, actions: Sequence[Action], who: str, *, apply: bool = True) -> None:
+        """Journals actions and, unless they are mere suggestions, applies them at this step boundary."""
         for action in actions:
-            told = {"name": type(action).__name__, **action.model_dump()}
-            self.journal.write("action", self.clock.step, action=told, by=who)
+            kind, fields = type(action).__name__, action.model_dump()
+            self.journal.write("action", self.clock.step, action=kind, by=who, applied=apply, **fields)
+            if not apply:
+                continue
             if isinstance(action, Stop):
                 self.stop = action
             elif isinstance(action, SetDial):
@@ -180,7 +182,9 @@ class Engine:
         load_state(self.module, self.optimizer, trees["module"])
         self._load(trees["run"])
         if self.journal.path is not None:
-            past = (record for record in read_journal(self.journal.path) if int(number(record["step"])) <= self.clock.step)
+            past = (
+                record for record in read_journal(self.journal.path) if int(number(record["step"])) <= self.clock.step
+            )
             self.diagnoser.replay(standing(past))
 
     def restore_best(self) -> None:

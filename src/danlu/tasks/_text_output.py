@@ -1,0 +1,150 @@
+"""What a language model writes for a row, and the samples of a run: shared by the tasks whose answers are text."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from danlu.core.errors import DataError, RequestError, nearest
+from danlu.data.columns import ALIASES, Columns
+from danlu.data.examples import ExampleSet
+from danlu.data.text import TextEncoder
+from danlu.models.writing import BATCH_ROWS, Writing, log_probabilities, write_texts
+
+SAMPLE_TOKENS = 96
+PROMPT_TOKENS = 24
+IGNORED = -100
+
+
+class TextOptions(Writing):
+    """How to answer rows: the draw, and what the trained model's data looked like."""
+
+    logprob: bool = False
+    """tell also how likely the model thought its own answer, as the sum of the tokens' log-probabilities in nats"""
+    chat: bool | None = None
+    """put the prompt into the tokenizer's chat template; when absent, as in training"""
+    format: str = "auto"
+    """what a row was in training: text, prompt or messages"""
+    columns: dict[str, str] = {}
+    """role -> column"""
+    template: str | None = None
+    """chat template, when it is not the tokenizer's own"""
+
+
+def predict_texts(
+    model: nn.Module, tokenizer: Any, rows: Iterable[Mapping[str, object]], options: TextOptions
+) -> Iterator[dict[str, object]]:
+    """For each row, in order, `prediction` (text), `finish` (end or length) and, when asked for, `logprob`.
+
+    Rows are encoded one by one as they are drawn, so that a BadField is always about the row drawn last.
+
+    Raises:
+        DataError: the rows have no column that could be a prompt.
+        BadField: a row's prompt is missing or no text.
+    """
+    drawn, at = iter(rows), 0
+    encoder: TextEncoder | None = None
+    while True:
+        prompts = []
+        for fields in islice(drawn, BATCH_ROWS):
+            encoder = encoder or asking_encoder(tokenizer, fields, options)
+            prompts.append(encoder.prompt_ids(fields).tolist())
+        if not prompts:
+            return
+        answers = write_texts(model, tokenizer, prompts, options, first_row=at)
+        scores = log_probabilities(model, prompts, [answer.ids for answer in answers]) if options.logprob else None
+        for row, answer in enumerate(answers):
+            likely = {} if scores is None else {"logprob": scores[row]}
+            yield {"prediction": answer.text, "finish": answer.finish, **likely}
+        at += len(prompts)
+
+
+def asking_encoder(tokenizer: Any, fields: Mapping[str, object], options: TextOptions) -> TextEncoder:
+    """The encoder that turns rows like `fields` into prompts as the model met them in training; no answer is needed.
+
+    Raises:
+        RequestError: a chat is asked for and there is no template.
+        DataError: there is no column to take the prompt from.
+    """
+    template = options.template or tokenizer.chat_template
+    if options.chat and not template:
+        raise RequestError("this model's tokenizer has no chat template", where="chat", mend="Ask without chat")
+    kind = _kind(fields, options, has_template=bool(template))
+    roles = {"messages": ("messages",), "prompt": ("prompt", "input", "system"), "text": ("text",)}[kind]
+    found = {role: column for role in roles if (column := _column(role, fields, options.columns)) is not None}
+    if kind == "text" and "text" not in found:
+        column = _column("prompt", fields, options.columns) or _lone(fields)
+        found = {"text": column} if column is not None else {}
+    if roles[0] not in found:
+        raise DataError(
+            f"there is no column for the {roles[0]}; its columns are {', '.join(map(str, fields)) or 'none'}",
+            where="the input",
+            mend=nearest(roles[0], map(str, fields)),
+        )
+    columns = Columns(kind=kind, by_role=found)  # type: ignore[arg-type]
+    return TextEncoder(tokenizer, columns, context=2, template=options.template)
+
+
+def sample_texts(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[str | Sequence[int]], *, seed: int
+) -> list[dict[str, str]]:
+    """The fields of `sample` records: each prompt (a text, or token ids) and what the model writes after it."""
+    if not prompts:
+        return []
+    asking = asking_encoder(tokenizer, {"text": ""}, TextOptions(format="text"))
+    all_ids = [
+        asking.prompt_ids({"text": prompt}).tolist() if isinstance(prompt, str) else list(prompt) for prompt in prompts
+    ]
+    written = write_texts(model, tokenizer, all_ids, Writing(max_tokens=SAMPLE_TOKENS, seed=seed))
+    return [
+        {"prompt": tokenizer.decode(ids, skip_special_tokens=True), "text": answer.text}
+        for ids, answer in zip(all_ids, written, strict=True)
+    ]
+
+
+def prompts_from(examples: ExampleSet, number: int) -> list[list[int]]:
+    """Beginnings of examples, evenly spread: up to where the answer begins, or the first tokens of a plain text."""
+    chosen = np.linspace(0, len(examples) - 1, num=min(number, len(examples)), dtype=int)
+    prompts = [_beginning(examples[int(at)]) for at in dict.fromkeys(chosen)]
+    return [prompt for prompt in prompts if prompt]
+
+
+def _beginning(example: Mapping[str, np.ndarray]) -> list[int]:
+    ids_T = np.asarray(example["input_ids"])
+    starts = np.flatnonzero(example["position_ids"] == 0)[1:] if "position_ids" in example else ()
+    ids_T = ids_T[: starts[0]] if len(starts) else ids_T  # packed: only the row's first document
+    if "labels" in example:
+        asked = int(np.argmax(np.asarray(example["labels"])[: len(ids_T)] != IGNORED))
+        if asked > 1:
+            return ids_T[:asked].tolist()
+    return ids_T[: min(PROMPT_TOKENS, max(1, len(ids_T) // 2))].tolist()
+
+
+def _kind(fields: Mapping[str, object], options: TextOptions, *, has_template: bool) -> str:
+    if options.chat is False:
+        return "text"
+    if options.format in ("prompt", "messages"):
+        return options.format
+    if options.format == "text":
+        return "prompt" if options.chat else "text"
+    messages = _column("messages", fields, options.columns)
+    if messages is not None and isinstance(fields[messages], (list, tuple)):
+        return "messages"
+    asked = _column("prompt", fields, options.columns) is not None
+    return "prompt" if options.chat or (asked and has_template) else "text"
+
+
+def _column(role: str, fields: Mapping[str, object], told: Mapping[str, str]) -> str | None:
+    """The column of a role: the one told, else the first that is named as such columns are."""
+    if told.get(role) in fields:
+        return told[role]
+    by_name = {str(name).lower(): str(name) for name in fields}
+    names = (by_name[alias] for alias in ALIASES[role] if alias in by_name)
+    return next((name for name in names if name not in told.values()), None)
+
+
+def _lone(fields: Mapping[str, object]) -> str | None:
+    texts = [str(name) for name, value in fields.items() if isinstance(value, str)]
+    return texts[0] if len(texts) == 1 else None
