@@ -1,6 +1,7 @@
 """Local: the part of a sharded tensor that lies on this process, for work that goes entry by entry."""
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -20,3 +21,10 @@ def local_part(whole: Tensor, like: Tensor) -> Tensor:
         return whole
     cut = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
     return cut.to_local()
+
+
+def reshard(module: nn.Module) -> None:
+    """Gives back weights that a forward without a backward left gathered, so that changes to the shards are seen."""
+    for part in module.modules():
+        if isinstance(part, FSDPModule):
+            part.reshard()

@@ -9,6 +9,7 @@ from danlu.core.batch import Batch
 from danlu.core.clock import Budget, Clock
 from danlu.core.dials import Dials
 from danlu.core.technique import StepContext
+from danlu.dist.local import reshard
 from danlu.dist.world import World
 from danlu.tasks.base import Task
 from danlu.train.plan import Precision
@@ -41,6 +42,7 @@ def evaluate(
                 module((batch if batch is not None else muted).to(world.device), ctx, evaluator)  # type: ignore[union-attr]
     finally:
         module.train(was_training)
+        reshard(module)
     whole = task.evaluator()
     for state in world.gather_objects(evaluator.state()):
         whole.absorb(state)
