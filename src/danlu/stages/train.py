@@ -15,7 +15,7 @@ from danlu.models.build import build_model
 from danlu.models.hardware import measure_gemm, pick_precision
 from danlu.models.save import save_model
 from danlu.monitor.base import default_probes
-from danlu.monitor.trackers.base import following
+from danlu.monitor.trackers.base import following, trackers
 from danlu.optim.build import build_optimizer
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.resolved import resolved_tree, resolved_yaml
@@ -56,6 +56,7 @@ def train(recipe: Recipe, *, out: Path | None = None, resume: bool = False, list
 
 def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listeners: Sequence[Listener]) -> Path:
     resumed = run_to_resume(recipe.name, out) if resume else None
+    boards_asked = trackers(recipe.track if world.is_first else ())
     say = _speaker(world, listeners)
     base = recipe.model.from_
     data = recipe.task.prepare(recipe.data, seed=recipe.seed, base=base, say=say)
@@ -71,9 +72,7 @@ def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listene
     )
     folder = resumed or Path(world.broadcast_object(new_run_folder(recipe.name, out) if world.is_first else None))
     journal = Journal(folder / "journal.jsonl" if world.is_first else None)
-    boards = following(
-        recipe.track if world.is_first else (), folder=folder, name=recipe.name, recipe=resolved_tree(recipe)
-    )
+    boards = following(boards_asked, folder=folder, name=recipe.name, recipe=resolved_tree(recipe))
     with contextlib.closing(journal), boards as followers:
         for listener in (*listeners, *followers):
             journal.subscribe(listener)
@@ -146,7 +145,7 @@ def _start(engine: Engine, *, resume: bool) -> None:
         gemm_rate_flops=plan.gemm_rate,
         parameters=sum(parameter.numel() for parameter in parameters),
         trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        micro_batch=engine.stepper.micro_rows,
+        micro_batch_tokens=engine.stepper.micro_cost,
         budget=plan.budget,
         **plan.data.facts,
     )
@@ -180,7 +179,7 @@ def _export(engine: Engine, recipe: Recipe) -> None:
                 engine.plan.folder / "model",
                 tools=engine.plan.data.tools,
                 merge=bool(adapter and adapter.merge),
-                notes={"danlu": danlu.__version__, **recipe.task.notes(recipe.data)},
+                notes={"danlu": danlu.__version__, **recipe.task.notes(recipe.data.model_copy(update=engine.plan.data.found))},
             )
         engine.world.barrier()
 

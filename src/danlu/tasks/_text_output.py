@@ -5,13 +5,15 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from torch import nn
 
 from danlu.core.errors import DataError, RequestError, nearest
 from danlu.data.columns import ALIASES, Columns
 from danlu.data.examples import ExampleSet
+from danlu.data.rows import BadField
 from danlu.data.text import TextEncoder
-from danlu.models.writing import BATCH_ROWS, Writing, log_probabilities, write_texts
+from danlu.models.writing import BATCH_ROWS, Writing, context_of, log_probabilities, write_texts
 
 SAMPLE_TOKENS = 96
 PROMPT_TOKENS = 24
@@ -21,6 +23,8 @@ IGNORED = -100
 class TextOptions(Writing):
     """How to answer rows: the draw, and what the trained model's data looked like."""
 
+    temperature: float = Field(default=0.0, ge=0.0)
+    """0 takes the likeliest token every time; above, tokens are drawn"""
     logprob: bool = False
     """tell also how likely the model thought its own answer, as the sum of the tokens' log-probabilities in nats"""
     chat: bool | None = None
@@ -42,7 +46,7 @@ def predict_texts(
 
     Raises:
         DataError: the rows have no column that could be a prompt.
-        BadField: a row's prompt is missing or no text.
+        BadField: a row's prompt is missing, no text, or longer than the model's context.
     """
     drawn, at = iter(rows), 0
     encoder: TextEncoder | None = None
@@ -50,7 +54,7 @@ def predict_texts(
         prompts = []
         for fields in islice(drawn, BATCH_ROWS):
             encoder = encoder or asking_encoder(tokenizer, fields, options)
-            prompts.append(encoder.prompt_ids(fields).tolist())
+            prompts.append(_fitting(model, encoder, fields))
         if not prompts:
             return
         answers = write_texts(model, tokenizer, prompts, options, first_row=at)
@@ -111,10 +115,20 @@ def prompts_from(examples: ExampleSet, number: int) -> list[list[int]]:
     return [prompt for prompt in prompts if prompt]
 
 
+def _fitting(model: nn.Module, encoder: TextEncoder, fields: Mapping[str, object]) -> list[int]:
+    ids, limit = encoder.prompt_ids(fields).tolist(), context_of(model)
+    if limit is not None and len(ids) >= limit:
+        column = next(iter(encoder.columns.by_role.values()))
+        problem = f"is {len(ids)} tokens long, and the model's context holds {limit}, its answer included"
+        raise BadField(column, problem, "Shorten it")
+    return ids
+
+
 def _beginning(example: Mapping[str, np.ndarray]) -> list[int]:
     ids_T = np.asarray(example["input_ids"])
-    starts = np.flatnonzero(example["position_ids"] == 0)[1:] if "position_ids" in example else ()
-    ids_T = ids_T[: starts[0]] if len(starts) else ids_T  # packed: only the row's first document
+    if "position_ids" in example:  # packed: only the row's first document
+        starts = np.flatnonzero(np.asarray(example["position_ids"]) == 0)
+        ids_T = ids_T[: int(starts[1])] if len(starts) > 1 else ids_T
     if "labels" in example:
         asked = int(np.argmax(np.asarray(example["labels"])[: len(ids_T)] != IGNORED))
         if asked > 1:

@@ -25,7 +25,9 @@ class Prepared:
     """The data as the engine wants it, and what a model must know of it.
 
     `padded` says that rows have different lengths, so that batches should hold rows of similar length. `facts` are
-    numbers worth telling (documents, tokens, fill rate); `skipped` lists the bad rows that were left out.
+    numbers worth telling (documents, tokens, fill rate); `skipped` lists the bad rows that were left out. `found`
+    holds what was found out where the recipe left it open (keys of DataConfig, such as format): the trained model
+    must be used the same way.
     """
 
     train: ExampleSet
@@ -38,6 +40,7 @@ class Prepared:
     model_options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     facts: Mapping[str, float] = dataclasses.field(default_factory=dict)
     skipped: Sequence[Mapping[str, object]] = ()
+    found: Mapping[str, object] = dataclasses.field(default_factory=dict)
 
 
 class Evaluator(abc.ABC):

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -79,6 +80,7 @@ class TextGeneration(Task):
                 "vocab_size": len(tokenizer),
             },
             skipped=skipped,
+            found={"format": columns.kind},
         )
 
     def prepare_eval(self, data: DataConfig, source: str, tools: Tools) -> ExampleSet:
@@ -89,24 +91,23 @@ class TextGeneration(Task):
         return _rows(_encode(opened, encoder, data, []), data, 0)
 
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
-        """`labels["tokens"]` (B, T) holds at t the token that follows t, or -100 where no loss is taken."""
+        """`labels["tokens"]` (B, T) holds at t the token that follows t, or -100 where no loss is taken.
+
+        Positions are given where documents share a row, since they tell where one ends.
+        """
         longest = max(len(example["input_ids"]) for example in examples)
-        tokens_BT = _stack(examples, "input_ids", longest, 0)
-        aligned_BT = _stack(examples, "labels", longest, IGNORED)
+        aligned_BT = _stack(examples, "labels", longest)
         labels_BT = torch.full_like(aligned_BT, IGNORED)
         labels_BT[:, :-1] = aligned_BT[:, 1:]
-        lengths_B = torch.tensor([len(example["input_ids"]) for example in examples])
-        inputs = {"input_ids": tokens_BT}
-        if "position_ids" in examples[0]:
-            inputs["position_ids"] = _stack(examples, "position_ids", longest, 0)
-        else:
-            inputs["attention_mask"] = (torch.arange(longest) < lengths_B[:, None]).long()
+        inputs = {"input_ids": _stack(examples, "input_ids", longest)}
+        if any((example["position_ids"][1:] == 0).any() for example in examples):
+            inputs["position_ids"] = _stack(examples, "position_ids", longest)
         return Batch(
             inputs=inputs,
             labels={"tokens": labels_BT, "num_bytes": torch.tensor([int(e["num_bytes"]) for e in examples])},
             example_ids_B=ids_B,
             targets_B=(labels_BT != IGNORED).sum(1),
-            tokens_B=lengths_B,
+            tokens_B=torch.tensor([len(example["input_ids"]) for example in examples]),
         )
 
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
@@ -209,8 +210,14 @@ class TextEvaluator(Evaluator):
         return metrics
 
 
-def _stack(examples: Sequence[Example], name: str, longest: int, padding: int) -> Tensor:
-    rows_BT = torch.full((len(examples), longest), padding, dtype=torch.int64)
+def _stack(examples: Sequence[Example], name: str, longest: int) -> Tensor:
+    """Rows of one field, (B, T). Padding comes last, where no earlier token sees it: it needs no attention mask."""
+    rows_BT = torch.zeros((len(examples), longest), dtype=torch.int64)
     for row_T, example in zip(rows_BT, examples, strict=True):
-        row_T[: len(example[name])] = torch.from_numpy(example[name].astype("int64"))
+        length = len(example[name])
+        row_T[:length] = torch.from_numpy(np.asarray(example[name], dtype=np.int64))
+        if name == "labels":
+            row_T[length:] = IGNORED
+        elif name == "position_ids":
+            row_T[length:] = torch.arange(length, longest)
     return rows_BT

@@ -6,8 +6,9 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from torch import nn
 
 from danlu.control.policy import Decision, Policy
@@ -19,7 +20,7 @@ from danlu.core.errors import RunError
 from danlu.core.finding import Evaluation, Readings
 from danlu.core.journal import number, read_journal, standing
 from danlu.core.technique import StepContext, in_order
-from danlu.data.loader import Loader, batches
+from danlu.data.loader import Loader, batches, share
 from danlu.data.sampler import BatchSize, Position, Sampler
 from danlu.dist.state import load_state, state_of
 from danlu.dist.wrap import unwrap, wrap
@@ -54,7 +55,7 @@ class Engine:
         self._tokens_done, self._busy_seconds = 0, 0.0
         self.loader = Loader(
             plan.data.train,
-            Sampler(plan.data.train.lengths, seed=plan.seed, bucket=plan.data.padded),
+            Sampler(plan.data.train.lengths, seed=plan.seed, bucket=plan.data.padded, run=plan.batch),
             plan.task.collate,
             rank=self.world.rank,
             world_size=self.world.size,
@@ -81,29 +82,38 @@ class Engine:
         loss_module = LossModule(Forward(self.model), plan.task)
         self.active = [(technique, technique.start(self.model)) for technique in self.techniques]
         loss_module.active = self.active
-        micro_rows = plan.micro_batch or self._find_micro_rows(loss_module)
-        accelerate(self.model, device=self.world.device, precision=plan.precision)
+        micro_cost = self._micro_cost(loss_module)
+        accelerate(cast(PreTrainedModel, self.model), device=self.world.device, precision=plan.precision)
         self.module = wrap(loss_module, plan.parallel, self.world)
         self.optimizer = plan.make_optimizer(self.model)
         self.stepper = Stepper(
             self.module, self.optimizer, self.active, world=self.world, precision=plan.precision, seed=plan.seed
         )
-        self.stepper.micro_rows = micro_rows
+        self.stepper.micro_cost = micro_cost
 
-    def _find_micro_rows(self, loss_module: LossModule) -> int:
-        """A dry run on the longest rows, before kernels and sharding, so that every process tries the same things."""
+    def _micro_cost(self, loss_module: LossModule) -> int:
+        """Tokens, padding included, of one micro-batch: the recipe's rows, or what a dry run on the longest rows finds.
+
+        It comes before kernels and sharding, so that every process tries the same things.
+        """
+        plan, lengths = self.plan, np.asarray(self.plan.data.train.lengths)
+        longest = int(lengths.max())
+        if plan.micro_batch is not None:
+            return plan.micro_batch * longest
         size = self.batch_size()
-        longest = self.loader.longest(size).to(self.world.device)
-        ctx = self.context()
+        num_rows = size.examples or max(1, (size.tokens or 1) // longest)
+        num_rows = min(-(-num_rows // self.world.size), len(lengths))
+        batch = share(plan.data.train, np.argsort(-lengths, kind="stable")[:num_rows], plan.task.collate, 0, 1)
+        batch, ctx = batch.to(self.world.device), self.context()
 
         def try_rows(num_rows: int) -> None:
-            with autocast(self.world.device, self.plan.precision):
-                loss, _ = loss_module(longest.rows(0, num_rows), ctx)
+            with autocast(self.world.device, plan.precision):
+                loss, _ = loss_module(batch.rows(0, num_rows), ctx)
             loss.backward()
             loss_module.zero_grad()
 
-        rows = find_micro_batch(try_rows, longest.num_rows, self.world.device)
-        return int(self.world.min_across(rows))
+        rows = find_micro_batch(try_rows, batch.num_rows, self.world.device)
+        return int(self.world.min_across(rows)) * longest
 
     def batch_size(self) -> BatchSize:
         """The batch to draw now, as its dial says."""
@@ -135,7 +145,9 @@ class Engine:
     def evaluate(self) -> bool:
         """Evaluates on the validation data, journals it, and says whether it is the best so far."""
         task, world = self.plan.task, self.world
-        rows = batches(self.plan.data.valid, task.collate, self.batch_size(), rank=world.rank, world_size=world.size)
+        rows = batches(
+            self.plan.data.valid, task.collate, size=self.batch_size(), rank=world.rank, world_size=world.size
+        )
         module = unwrap(self.module) if self.plan.parallel.strategy == "ddp" else self.module
         with self.weights_to_use():
             metrics = evaluate(module, task, rows, world=world, precision=self.plan.precision)
@@ -281,7 +293,7 @@ class Engine:
             "dials": self.dials.state_dict(),
             "position": self.position.state_dict(),
             "quarantined": sorted(self.quarantined),
-            "micro_rows": self.stepper.micro_rows,
+            "micro_cost": self.stepper.micro_cost,
             "scaler": self.stepper.scaler.state_dict(),
             "evaluation": dataclasses.asdict(self.evaluation) if self.evaluation else None,
             "best": dataclasses.asdict(self.best) if self.best else None,
@@ -295,7 +307,7 @@ class Engine:
         self.dials.load_state_dict(state["dials"])
         self.position = Position.load(state["position"])
         self.quarantined = frozenset(state["quarantined"])
-        self.stepper.micro_rows = int(state["micro_rows"])
+        self.stepper.micro_cost = int(state["micro_cost"])
         self.stepper.scaler.load_state_dict(state["scaler"])
         self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None
         self.best = Evaluation(**state["best"]) if state["best"] else None

@@ -73,7 +73,8 @@ class Stepper:
 
     The loss is the sum over all valid targets of the step, on all micro-batches and processes, divided by their
     number. Each micro-batch is seeded from the clock, so that dropout is the same whenever the step is run.
-    `micro_rows` is halved when memory runs out; the batch stays what it was.
+    A micro-batch holds at most `micro_cost` tokens, padding included; that is halved when memory runs out, and the
+    batch stays what it was.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class Stepper:
     ) -> None:
         self.module, self.optimizer, self.active = module, optimizer, active
         self.world, self.precision, self.seed = world, precision, seed
-        self.micro_rows = 1
+        self.micro_cost = 1
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
 
@@ -113,12 +114,12 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.world.size > 1:
                     raise
-            if self.micro_rows == 1:
+            if self._rows_of(batch) == 1:
                 raise OutOfMemoryError(
                     "not even one row of a batch fits in memory",
                     mend="Shorten data.context, choose a smaller model, or switch activation_checkpointing on",
                 )
-            self.micro_rows = (self.micro_rows + 1) // 2
+            self.micro_cost //= 2
 
     def _accumulate(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
         totals: dict[str, Tensor] = {}
@@ -136,9 +137,13 @@ class Stepper:
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """Equal in number on every process, since each forward of a sharded model is a meeting of all of them."""
-        micros = batch.split(self.micro_rows)
+        micros = batch.split(self._rows_of(batch))
         missing = int(self.world.max_across(len(micros))) - len(micros)
         return micros + [batch.muted()] * missing
+
+    def _rows_of(self, batch: Batch) -> int:
+        """Rows of one micro-batch: rows of a batch are as long as its longest."""
+        return max(1, self.micro_cost // max(1, int(batch.tokens_B.max())))
 
     def _grad_norm(self) -> Tensor:
         grads = [parameter.grad for parameter in self.parameters if parameter.grad is not None]

@@ -1,0 +1,140 @@
+"""The cache: what was encoded once is mapped from disk, not encoded again."""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from danlu.core.errors import DataError
+from danlu.data.encoding import Encode, Written, encode_files
+from danlu.data.examples import Examples, Listed, Meta, concatenate, open_examples
+from danlu.data.fingerprints import digest_of
+from danlu.data.places import cache_folder, one_builder, telling_disk_troubles, written_aside
+from danlu.data.pool import encode_in_processes
+from danlu.data.rows import BadRow
+from danlu.data.sources import Source, SourceFile
+
+_VERSION = 1
+_CORES_PER_PROCESS = 4  # the tokenizer's own threads use them; one reader cannot feed many more
+_BYTES_PER_PROCESS = 32 * 1024 * 1024
+_UNITS_PER_PROCESS = 4
+
+
+def encode_cached(
+    source: Source,
+    encode: Encode,
+    *,
+    key: str,
+    folder: str | Path | None = None,
+    workers: int | None = None,
+    on_bad: str = "refuse",
+    on_skip: Callable[[Mapping[str, object]], None] | None = None,
+) -> Examples:
+    """The examples that `encode` makes of `source`, memory-mapped; made only if the cache does not have them.
+
+    Args:
+        encode: an object with `encode_rows(rows)`, or a function that gives the examples of one row's fields; raises
+            `BadField` about a row that cannot be used. Must not depend on anything that `key` does not name.
+        key: names what `encode` does; with the content of the source it names the cached examples.
+        folder: the cache; None means the source's.
+        workers: processes; None chooses from the cores (a tokenizer has threads of its own). The result is the same.
+        on_bad: `refuse` stops at the first bad row, `skip` goes on without it.
+        on_skip: is told each row skipped (the first 1,000), also when the examples were made before; the whole list is
+            in `Examples.skipped`.
+
+    When several processes ask for the same at once, one makes it and the others wait. What is written appears under
+    its name only when it is complete. Memory does not grow with the data, nor does anything but numbers travel between
+    processes.
+
+    Raises:
+        DataError: a bad row under `refuse`; a source without a single usable row.
+        RunError: the disk is full. RequestError: the cache cannot be written.
+    """
+    root = cache_folder(folder) if folder is not None else source.cache
+    fingerprint = digest_of("examples", _VERSION, source.fingerprint, key)
+    place = root / "examples" / fingerprint
+    examples = open_examples(place)
+    if examples is None:
+        with telling_disk_troubles(root), one_builder(place):
+            examples = open_examples(place) or _build(source, encode, place, workers, on_bad)
+    if examples.skipped.count and on_bad == "refuse":
+        raise _refusal(examples.skipped)
+    if on_skip is not None:
+        for row in examples.skipped.rows:
+            on_skip(row)
+    return examples
+
+
+def _build(source: Source, encode: Encode, place: Path, workers: int | None, on_bad: str) -> Examples:
+    num_processes = _num_processes(source, encode, workers)
+    with written_aside(place) as aside:
+        if num_processes == 1:
+            written = [encode_files(source, source.files, encode, aside, on_bad)]
+        else:
+            units = _units(source.files, num_processes * _UNITS_PER_PROCESS)
+            shards = [aside / f"shard-{at:05d}" for at in range(len(units))]
+            written = encode_in_processes(source, encode, units, shards, on_bad, num_processes)
+            full = [(shard, done.layouts) for shard, done in zip(shards, written, strict=True) if done.num_examples]
+            concatenate([shard for shard, _ in full], [layouts for _, layouts in full], aside)
+            for shard in shards:
+                shard.rmdir()
+        meta = _meta(source, place.name, written)
+        meta.write(aside / "meta.json")
+    return Examples(place)
+
+
+def _meta(source: Source, fingerprint: str, written: Sequence[Written]) -> Meta:
+    skipped, truncated = Listed(), Listed()
+    for done in written:
+        skipped, truncated = skipped.plus(done.skipped), truncated.plus(done.truncated)
+    num_examples = sum(done.num_examples for done in written)
+    if num_examples == 0:
+        why = f"all of its {skipped.count} rows are bad" if skipped.count else "it holds no rows"
+        first = f"; the first: {_described(skipped.rows[0])}" if skipped.count else ""
+        raise DataError(f"gives no examples, {why}{first}", where=source.spec, mend="Give a source with usable rows")
+    layouts = next(done.layouts for done in written if done.num_examples)
+    if any(done.layouts != layouts for done in written if done.num_examples):
+        raise TypeError("examples of one source must agree in fields, types and shapes")
+    return Meta(
+        fingerprint=fingerprint, num_examples=num_examples, fields=layouts, skipped=skipped, truncated=truncated
+    )
+
+
+def _num_processes(source: Source, encode: Encode, workers: int | None) -> int:
+    if workers is None:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        workers = min(cores // _CORES_PER_PROCESS, source.num_bytes // _BYTES_PER_PROCESS)
+    workers = min(workers, len(source.files))
+    if workers <= 1:
+        return 1
+    try:
+        pickle.dumps(encode)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return 1  # a function made on the spot cannot be sent to another process
+    return workers
+
+
+def _units(files: Sequence[SourceFile], num_units: int) -> list[list[SourceFile]]:
+    """Runs of neighbouring files of about equal size in bytes."""
+    limit = sum(file.num_bytes for file in files) / num_units
+    units: list[list[SourceFile]] = []
+    size = float("inf")
+    for file in files:
+        if size + file.num_bytes / 2 > limit:
+            units.append([])
+            size = 0.0
+        units[-1].append(file)
+        size += file.num_bytes
+    return units
+
+
+def _refusal(skipped: Listed) -> DataError:
+    row = skipped.rows[0]
+    bad = BadRow(
+        file=str(row["file"]), number=int(str(row["row"])), field=str(row["field"]), problem=str(row["problem"])
+    )
+    return bad.error()
+
+
+def _described(row: Mapping[str, object]) -> str:
+    return f"{row['file']}, row {row['row']}, {row['field'] or 'the row'} {row['problem']}"

@@ -1,0 +1,104 @@
+"""Format: how one kind of file becomes rows. A new kind is a new file here, found by its path."""
+
+import contextlib
+import gzip
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, ClassVar, cast
+
+from danlu.core.errors import DataError
+from danlu.data.rows import BadRow, Row
+
+COMPRESSIONS = (".gz", ".zst")
+Found = Row | BadRow
+
+
+class Format(ABC):
+    """The parent of all formats. `suffixes` are the file endings, the compressed ones (.gz, .zst) come for free.
+
+    `documents` is True when a file is a text of its own rather than a table of rows: a split into train and valid
+    then never cuts through a file if it can be helped. `known` is the order in which formats are asked.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    documents: ClassVar[bool] = False
+
+    @abstractmethod
+    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
+        """The rows of the file at `path` in order; `name` is how people know the file.
+
+        `part_bytes`: documents above this size come in parts (see `rows.Part`); None keeps them whole.
+        """
+
+    def count(self, path: Path, name: str, part_bytes: int | None) -> int:
+        """The number of rows, bad ones included."""
+        return sum(1 for _ in self.rows(path, name, part_bytes))
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """The file's bytes, decompressed when its name ends in .gz or .zst.
+
+    Raises:
+        DataError: the file is missing, unreadable, or its compressed content is broken (also while reading).
+    """
+    try:
+        with _decompressed(path) as file:
+            yield file
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise _broken(path, error) from error
+    except OSError as error:
+        if error.filename is not None and Path(error.filename) != path:
+            raise
+        raise DataError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    except Exception as error:
+        if type(error).__module__.split(".")[0] not in ("zlib", "zstandard", "zstd"):
+            raise
+        raise _broken(path, error) from error
+
+
+@contextlib.contextmanager
+def _decompressed(path: Path) -> Iterator[IO[bytes]]:
+    if path.suffix == ".gz":
+        with gzip.open(path) as file:
+            yield cast(IO[bytes], file)
+    elif path.suffix == ".zst":
+        import io
+
+        import zstandard
+
+        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as file:
+            yield cast(IO[bytes], io.BufferedReader(file, 1 << 20))  # type: ignore[type-var]
+    else:
+        with path.open("rb", buffering=1 << 20) as file:
+            yield file
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"the compressed content is broken ({error})", where=str(path), mend="Fetch or compress the file again"
+    )
+
+
+def bad_encoding(name: str, number: int, error: UnicodeDecodeError, field: str = "") -> BadRow:
+    """A row whose bytes are not UTF-8."""
+    byte = error.object[error.start]
+    return BadRow(
+        file=name,
+        number=number,
+        field=field,
+        problem=f"is not UTF-8 (byte 0x{byte:02x} at {error.start})",
+        mend="Save the file as UTF-8",
+    )
+
+
+def good_rows(found: Iterable[Found], on_bad: "list[BadRow] | None") -> Iterator[Row]:
+    """The rows that can be used; the others are collected, or refused when there is no list to collect them in."""
+    for row in found:
+        if isinstance(row, BadRow):
+            if on_bad is None:
+                raise row.error()
+            on_bad.append(row)
+        else:
+            yield row

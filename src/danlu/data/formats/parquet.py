@@ -1,0 +1,47 @@
+"""Parquet files."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from danlu.core.errors import DataError
+from danlu.data.formats.base import COMPRESSIONS, Format, Found, opened
+from danlu.data.rows import Row
+
+BATCH_ROWS = 256
+
+
+class ParquetFormat(Format):
+    """Read in batches of rows; a file compressed once more from outside is unpacked into a temporary file."""
+
+    suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
+
+    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
+        number = 0
+        with _table(path, name) as table:
+            for batch in table.iter_batches(batch_size=BATCH_ROWS):
+                for fields in batch.to_pylist():
+                    number += 1
+                    yield Row(name, number, fields)
+
+    def count(self, path: Path, name: str, part_bytes: int | None) -> int:
+        with _table(path, name) as table:
+            return table.metadata.num_rows
+
+
+def _table(path: Path, name: str) -> Any:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        if path.suffix not in COMPRESSIONS:
+            return pyarrow.parquet.ParquetFile(path, memory_map=True)
+        unpacked = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the ParquetFile that reads it
+        with opened(path) as file:
+            while piece := file.read(1 << 20):
+                unpacked.write(piece)
+        unpacked.seek(0)
+        return pyarrow.parquet.ParquetFile(unpacked)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise DataError(f"is not a Parquet file ({error})", where=name, mend="Fetch or write it again") from error

@@ -1,0 +1,115 @@
+"""Loader: examples become this process's share of a global batch, the next one while the present one is trained on."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from danlu.core.batch import Batch, Field
+from danlu.data.examples import ExampleSet
+from danlu.data.packing import IGNORED
+from danlu.data.rows import Example
+from danlu.data.sampler import BatchSize, Position, Sampler
+
+Collate = Callable[[list[Example], Tensor], Batch]
+Asked = tuple[Position, BatchSize, frozenset[int]]
+
+
+class Loader:
+    """Draws global batches, the same on every process, and collates the contiguous share of this one.
+
+    A process without rows in a draw gets one row with all its targets muted, since every process must take part in
+    every step. One batch is prepared ahead in a thread; asked for another one, the loader drops it.
+    """
+
+    def __init__(
+        self, examples: ExampleSet, sampler: Sampler, collate: Collate, *, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.examples = examples
+        self.sampler = sampler
+        self._collate = collate
+        self._rank = rank
+        self._world_size = world_size
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="danlu-loader")
+        self._ahead: tuple[Asked, Future[tuple[Batch, Position]]] | None = None
+
+    def draw(
+        self, position: Position, size: BatchSize, skip: frozenset[int] = frozenset()
+    ) -> tuple[Batch, Position, float]:
+        """(this process's rows, the position after the global batch, seconds spent waiting)."""
+        started = perf_counter()
+        asked = (position, size, skip)
+        if self._ahead is not None and self._ahead[0] == asked:
+            batch, after = self._ahead[1].result()
+        else:
+            if self._ahead is not None:
+                self._ahead[1].cancel()
+            batch, after = self._make(*asked)
+        self._ahead = ((after, size, skip), self._pool.submit(self._make, after, size, skip))
+        return batch, after, perf_counter() - started
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._pool.shutdown(cancel_futures=True)
+        self._ahead = None
+
+    def _make(self, position: Position, size: BatchSize, skip: frozenset[int]) -> tuple[Batch, Position]:
+        indices, after = self.sampler.draw(position, size, skip)
+        return share(self.examples, indices, self._collate, self._rank, self._world_size), after
+
+
+def share(examples: ExampleSet, indices: np.ndarray, collate: Collate, rank: int, world_size: int) -> Batch:
+    """The contiguous share of `indices` that belongs to one process, collated."""
+    start, stop = (len(indices) * part // world_size for part in (rank, rank + 1))
+    if start == stop:
+        return muted(_collated(examples, indices[:1], collate))
+    return _collated(examples, indices[start:stop], collate)
+
+
+def muted(batch: Batch) -> Batch:
+    """The same inputs without any target: class and token labels become -100, every row weighs nothing."""
+
+    def mute(field: Field) -> Field:
+        if isinstance(field, tuple):
+            return field
+        return field if field.is_floating_point() or field.dtype == torch.bool else torch.full_like(field, IGNORED)
+
+    nothing = torch.zeros_like(batch.targets_B)
+    return batch.replace(
+        labels={name: mute(field) for name, field in batch.labels.items()},
+        targets_B=nothing,
+        tokens_B=torch.zeros_like(batch.tokens_B),
+        weights_B=torch.zeros(batch.num_rows),
+    )
+
+
+def batches(
+    examples: ExampleSet, collate: Collate, *, size: BatchSize, rank: int = 0, world_size: int = 1
+) -> Iterator[Batch]:
+    """Every example exactly once over all processes, for evaluation; the same number of batches on each process.
+
+    `size` is that of a global batch. Examples of similar lengths come together, the longest first, so that want of
+    memory shows at once.
+    """
+    order = np.argsort(-np.asarray(examples.lengths), kind="stable")
+    lengths = examples.lengths[order]
+    for indices in np.split(order, _bounds(lengths, size)):
+        yield share(examples, indices, collate, rank, world_size)
+
+
+def _bounds(lengths: np.ndarray, size: BatchSize) -> Sequence[int]:
+    if size.examples is not None:
+        return range(size.examples, len(lengths), size.examples)
+    sums = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = [0]
+    while bounds[-1] < len(lengths):
+        fitting = int(np.searchsorted(sums, sums[bounds[-1]] + (size.tokens or 1), side="right")) - 1
+        bounds.append(max(fitting, bounds[-1] + 1))
+    return bounds[1:-1]
+
+
+def _collated(examples: ExampleSet, indices: np.ndarray, collate: Collate) -> Batch:
+    return collate([examples[int(at)] for at in indices], torch.from_numpy(np.ascontiguousarray(indices)))

@@ -1,0 +1,175 @@
+"""Sampler: which examples come next, as a pure function of where the run stands."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+from pydantic import Field
+
+from danlu.core.config import Config
+from danlu.core.errors import DataError
+from danlu.core.seeds import seed_of
+from danlu.data.hashing import mix_many, shuffled
+
+_RUNS_A_WINDOW = 256
+_NEARLY_FULL = 0.75
+
+
+class BatchSize(Config):
+    """The size of a global batch: `{tokens: 8192}` (padding not counted) or `{examples: 32}`."""
+
+    tokens: int | None = Field(default=None, ge=1)
+    """at most this many tokens, but always at least one example"""
+    examples: int | None = Field(default=None, ge=1)
+    """this many examples"""
+
+    def model_post_init(self, _context: object) -> None:
+        if (self.tokens is None) == (self.examples is None):
+            raise ValueError("give either tokens or examples")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a run stands in its data: `cursor` examples of epoch `epoch` are behind it."""
+
+    epoch: int = 0
+    cursor: int = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "cursor": self.cursor}
+
+    @classmethod
+    def load(cls, state: Mapping[str, int]) -> Self:
+        return cls(epoch=int(state["epoch"]), cursor=int(state["cursor"]))
+
+
+class Sampler:
+    """Draws every example once per epoch, in an order that depends on the seed and the epoch alone.
+
+    The order is never made as a whole, so a billion examples cost no more than a thousand. With `bucket`, neighbours
+    in the order have similar lengths: windows of the shuffled order are sorted by length and cut into runs of size
+    `run` (best the size of a batch), and the runs are shuffled.
+
+    Args:
+        lengths: (N,) tokens of each example.
+        shuffle: False keeps the order of the examples.
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        *,
+        seed: int,
+        bucket: bool = False,
+        shuffle: bool = True,
+        run: BatchSize | None = None,
+    ) -> None:
+        if not len(lengths):
+            raise DataError("there is no example to draw", where="data.train", mend="Give a source with usable rows")
+        self.lengths = lengths
+        self._seed = seed
+        self._shuffle = shuffle
+        self._run = run or BatchSize(examples=32)
+        mean = max(float(np.mean(lengths)), 1.0)
+        run_rows = self._run.examples or max(1, round((self._run.tokens or 1) / mean))
+        self._window_rows = max(256, _RUNS_A_WINDOW * run_rows) if bucket else 0
+        self._mean = mean
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def epochs(self, position: Position) -> float:
+        """Passes over the data so far, fractions included."""
+        return position.epoch + position.cursor / len(self)
+
+    def draw(
+        self, position: Position, size: BatchSize, skip: frozenset[int] = frozenset()
+    ) -> tuple[np.ndarray, Position]:
+        """The next examples after `position`, and the position after them; `skip` are left out.
+
+        The last batch of an epoch may be smaller. In buckets, a batch measured in tokens ends with its run when it is
+        three quarters full, rather than take a few examples of quite other lengths.
+
+        Raises:
+            DataError: `skip` holds every example.
+        """
+        for epoch in (position.epoch, position.epoch + 1):
+            start = position.cursor if epoch == position.epoch else 0
+            indices, cursor = self._draw_within(epoch, start, size, skip)
+            if len(indices):
+                done = cursor >= len(self)
+                return indices, Position(epoch=epoch + done, cursor=0 if done else cursor)
+        raise DataError("every example is quarantined", where="data.train", mend="Look at the data and start anew")
+
+    def order(self, epoch: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+        """(examples, ends): those at the places [start, stop) of an epoch's order, and whether a run ends there."""
+        places = np.arange(start, stop)
+        if not self._window_rows:
+            return self._at(epoch, places), np.zeros(len(places), dtype=bool)
+        windows = range(start // self._window_rows, (max(stop, start + 1) - 1) // self._window_rows + 1)
+        parts = [self._window(epoch, window) for window in windows]
+        offset = windows[0] * self._window_rows
+        examples, ends = (np.concatenate(both)[start - offset : stop - offset] for both in zip(*parts, strict=True))
+        return examples, ends
+
+    def _at(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        return shuffled(places, len(self), seed_of(self._seed, "epoch", epoch)) if self._shuffle else places
+
+    @functools.lru_cache(maxsize=8)  # noqa: B019 - a sampler lives as long as its run
+    def _window(self, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+        start = window * self._window_rows
+        examples = self._at(epoch, np.arange(start, min(start + self._window_rows, len(self))))
+        examples = examples[np.argsort(self.lengths[examples], kind="stable")]
+        bounds = _runs(self.lengths[examples], self._run)
+        runs = np.split(examples, bounds[:-1])
+        salt = seed_of(self._seed, "runs", epoch, window)
+        order = np.argsort(mix_many(np.arange(len(runs)), salt), kind="stable") if self._shuffle else range(len(runs))
+        shuffled_runs = [runs[at] for at in order]
+        ends = np.zeros(len(examples), dtype=bool)
+        ends[np.cumsum([len(run) for run in shuffled_runs]) - 1] = True
+        return np.concatenate(shuffled_runs), ends
+
+    def _draw_within(self, epoch: int, start: int, size: BatchSize, skip: frozenset[int]) -> tuple[np.ndarray, int]:
+        """The next examples of one epoch from place `start`, and the place after them."""
+        guess = size.examples or int((size.tokens or 1) / self._mean * 1.25) + 8
+        found = np.zeros(0, dtype=np.int64)
+        places = np.zeros(0, dtype=np.int64)
+        ends = np.zeros(0, dtype=bool)
+        at = start
+        while at < len(self):
+            stop = min(at + guess, len(self))
+            examples, run_ends = self.order(epoch, at, stop)
+            keep = ~np.isin(examples, list(skip)) if skip else np.ones(len(examples), dtype=bool)
+            found = np.concatenate([found, examples[keep]])
+            places = np.concatenate([places, np.arange(at, stop)[keep]])
+            ends = np.concatenate([ends, run_ends[keep]])
+            at = stop
+            taken = _num_fitting(self.lengths[found], ends, size)
+            if taken < len(found) or (size.examples is not None and taken == size.examples):
+                return found[:taken], int(places[taken - 1]) + 1
+        return found, at
+
+
+def _num_fitting(lengths: np.ndarray, ends: np.ndarray, size: BatchSize) -> int:
+    """How many of the examples, from the first on, make a batch."""
+    if size.examples is not None:
+        return min(size.examples, len(lengths))
+    tokens = size.tokens or 1
+    sums = np.cumsum(lengths)
+    fitting = max(1, int(np.searchsorted(sums, tokens, side="right")))
+    full_runs = np.flatnonzero(ends[:fitting] & (sums[:fitting] >= _NEARLY_FULL * tokens))
+    return int(full_runs[0]) + 1 if len(full_runs) and len(lengths) > fitting else min(fitting, len(lengths))
+
+
+def _runs(lengths: np.ndarray, size: BatchSize) -> np.ndarray:
+    """Where each run of sorted examples ends."""
+    if size.examples is not None:
+        return np.append(np.arange(size.examples, len(lengths), size.examples), len(lengths))
+    sums = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = [0]
+    while bounds[-1] < len(lengths):
+        fitting = int(np.searchsorted(sums, sums[bounds[-1]] + (size.tokens or 1), side="right")) - 1
+        bounds.append(max(fitting, bounds[-1] + 1))
+    return np.array(bounds[1:])
