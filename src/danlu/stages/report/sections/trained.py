@@ -74,8 +74,8 @@ def _amount(run: RunRecords) -> str:
 def _batch(run: RunRecords) -> str:
     batch = mapping(mapping(run.recipe.get("train")).get("batch"))
     said = [f"{count(number(value))} {unit} a step" for unit, value in batch.items() if isinstance(value, (int, float))]
-    micro = run.start.get("micro_batch")
-    said += [f"{micro} rows at once in memory"] if micro else []
+    micro = run.start.get("micro_batch_tokens")
+    said += [f"at most {count(number(micro))} tokens at once in memory"] if micro else []
     return ", ".join(said)
 
 
