@@ -139,7 +139,7 @@ def encode_chat(
 
     try:
         if "generation %}" in template or "generation -%}" in template:
-            encoded = tokenizer.apply_chat_template(
+            encoded: Any = tokenizer.apply_chat_template(
                 messages, chat_template=template, tokenize=True, return_dict=True, return_assistant_tokens_mask=True
             )
             return np.asarray(encoded["input_ids"]), np.asarray(encoded["assistant_masks"], dtype=bool)

@@ -12,7 +12,7 @@ DEFAULT_VOCABULARY = 8192
 
 
 class TokenizerConfig(Config):
-    """Where the tokenizer comes from: `{from: FOLDER | HUB NAME | FILE.gguf}` or `{train: bpe | unigram, size: 8192}`."""
+    """The tokenizer: `{from: FOLDER | HUB NAME | FILE.gguf}` or `{train: bpe | unigram, size: 8192}`."""
 
     model_config = ConfigDict(populate_by_name=True)
 

@@ -198,7 +198,7 @@ class Writer:
         folder.mkdir(parents=True, exist_ok=True)
 
     def add(self, example: Example, *, joined: bool = False) -> None:
-        """Adds an example; `joined` makes it the continuation of the one before: scalars add up, the rest is appended."""
+        """Adds an example; `joined` lets it continue the one before: scalars add up, the rest is appended."""
         self._check(example)
         joined = joined and self.num_examples > 0
         for name, array in example.items():

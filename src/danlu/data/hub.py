@@ -42,7 +42,7 @@ def _load(spec: str, name: str, config: str | None, split: str) -> Any:
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # noqa: BLE001 - the hub client raises dozens of kinds, all of which mean: not to be had
+    except Exception as error:  # the hub client raises dozens of kinds, all of which mean: not to be had
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise DataError(
             f"is not a file here, and the Hugging Face hub does not give it ({reason})",

@@ -62,7 +62,7 @@ class Pieces:
 
     @functools.cached_property
     def num_bytes(self) -> np.ndarray:
-        """(len,) int64: UTF-8 bytes of what carries loss in each piece; over a document's pieces they add up exactly."""
+        """(len,) int64: UTF-8 bytes of what carries loss in each piece; they add up exactly over a document."""
         if not self.examples.has("num_bytes"):
             return np.zeros(len(self), dtype=np.int64)
         total = self.examples.column("num_bytes")[self._document]

@@ -159,13 +159,18 @@ def open_source(spec: str | Sequence[str], *, cache: str | Path | None = None, w
 
 
 def format_named(name: str) -> Format:
-    return find(FORMATS, name, Format)()
+    """The reader of a format."""
+    return _class_of(name)()
+
+
+def _class_of(name: str) -> type[Format]:
+    return find(FORMATS, name, Format)  # type: ignore[type-abstract]
 
 
 @functools.cache
 def formats_by_suffix() -> dict[str, str]:
     """File ending → name of the format that reads it."""
-    return {suffix: name for name in paths(FORMATS) for suffix in find(FORMATS, name, Format).suffixes}
+    return {suffix: name for name in paths(FORMATS) for suffix in _class_of(name).suffixes}
 
 
 def _find(spec: str, cache: Path) -> list[SourceFile]:

@@ -330,4 +330,6 @@ def texts_of(source: Source, columns: Columns) -> Iterator[str]:
                 if isinstance(value, str):
                     yield value
                 elif isinstance(value, (list, tuple)):
-                    yield from (str(turn.get("content", turn.get("value", ""))) for turn in value if hasattr(turn, "get"))
+                    yield from (
+                        str(turn.get("content", turn.get("value", ""))) for turn in value if hasattr(turn, "get")
+                    )

@@ -44,7 +44,7 @@ def make_tokenizer(
         RequestError: nothing can be loaded from there, or there is no text to train on.
     """
     if config is None:
-        config = TokenizerConfig(from_=base) if base is not None else TokenizerConfig(train="bpe")
+        config = TokenizerConfig.model_validate({"from": base} if base is not None else {"train": "bpe"})
     if config.from_ is not None:
         return load_tokenizer(config.from_)
     name = digest_of("tokenizer", _VERSION, config.model_dump_json(), key)
@@ -71,7 +71,7 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         else:
             tokenizer = AutoTokenizer.from_pretrained(str(path) if path.exists() else name)
-    except Exception as error:  # noqa: BLE001 - transformers and the hub client raise many kinds; all mean: not to be had
+    except Exception as error:  # transformers and the hub client raise many kinds; all mean: not to be had
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise RequestError(
             f"no tokenizer can be loaded from {name!r} ({reason})",

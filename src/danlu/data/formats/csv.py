@@ -59,7 +59,7 @@ class _Lines:
         return broken
 
 
-def _records(reader: "csv._reader", lines: _Lines, header: list[str], name: str) -> Iterator[Found]:
+def _records(reader: Iterator[list[str]], lines: _Lines, header: list[str], name: str) -> Iterator[Found]:
     number = 1
     while True:
         number += 1

@@ -15,9 +15,11 @@ class TextFormat(Format):
     half, else after a line, else between characters. The tokens at a cut may differ from those of the whole text.
     """
 
-    suffixes: ClassVar[tuple[str, ...]] = tuple(
-        ".txt .text .md .rst .tex .log .py .pyi .js .ts .jsx .tsx .java .kt .c .h .cc .cpp .hpp .cu .cs .go .rs .rb .php"
-        " .swift .scala .sh .sql .lua .pl .r .jl .hs .ml .html .htm .xml .css .yaml .yml .toml .ini".split()
+    suffixes: ClassVar[tuple[str, ...]] = (
+        *(".txt", ".text", ".md", ".rst", ".tex", ".log", ".html", ".htm", ".xml", ".yaml", ".yml", ".toml", ".ini"),
+        *(".py", ".pyi", ".js", ".ts", ".jsx", ".tsx", ".java", ".kt", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".cs"),
+        *(".go", ".rs", ".rb", ".php", ".swift", ".scala", ".sh", ".sql", ".lua", ".pl", ".r", ".jl", ".hs", ".ml"),
+        ".css",
     )
     documents: ClassVar[bool] = True
 
