@@ -1,0 +1,83 @@
+"""Adapters through peft: LoRA, DoRA, and LoRA over a quantised base."""
+
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from danlu.core.errors import RequestError, nearest
+from danlu.models.config import AdapterConfig
+
+_TASK_TYPES = {
+    "AutoModelForCausalLM": "CAUSAL_LM",
+    "AutoModelForSeq2SeqLM": "SEQ_2_SEQ_LM",
+    "AutoModelForSequenceClassification": "SEQ_CLS",
+    "AutoModelForTokenClassification": "TOKEN_CLS",
+}
+
+
+def adapt(
+    model: PreTrainedModel,
+    config: AdapterConfig,
+    *,
+    auto_class: str,
+    fresh: Sequence[str] = (),
+    frozen_dtype: torch.dtype = torch.float32,
+) -> PeftModel:
+    """Freezes `model` and puts the adapter beside its layers.
+
+    `fresh` names weights that were not loaded but made anew (a classifier's): their modules are trained whole.
+    Frozen linear layers are kept in `frozen_dtype`, or in a few bits for qlora; embeddings and norms stay fp32, so that
+    what flows between the layers loses nothing.
+
+    Raises:
+        RequestError: a target does not exist, or quantisation needs a library that is not installed.
+    """
+    targets = _targets(model, config)
+    kept = sorted({name.rpartition(".")[0].rpartition(".")[2] for name in fresh if "." in name})
+    if config.kind == "qlora":
+        from danlu.models.quantise import quantise_base
+
+        quantise_base(model, bits=config.bits, skip=kept)
+    alpha = config.alpha if config.alpha is not None else 2 * config.r
+    made = LoraConfig(
+        r=config.r,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=targets,
+        use_dora=config.kind == "dora",
+        modules_to_save=kept or None,
+        task_type=_TASK_TYPES.get(auto_class),  # type: ignore[arg-type]
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    adapted = get_peft_model(model, made, autocast_adapter_dtype=True)
+    if frozen_dtype != torch.float32 and config.kind != "qlora":
+        _cast_frozen(adapted, frozen_dtype)
+    return adapted
+
+
+def _targets(model: PreTrainedModel, config: AdapterConfig) -> str | list[str]:
+    if config.targets == "all-linear":
+        return "all-linear"
+    known = {
+        name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, (nn.Linear, Conv1D))
+    }
+    for target in config.targets:
+        if target.rpartition(".")[2] not in known:
+            mend = nearest(target, known)
+            raise RequestError(f"the model has no layer {target!r}", where="model.adapter.targets", mend=mend)
+    return list(config.targets)
+
+
+def _cast_frozen(model: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters alone, not buffers: rotary frequencies in bf16 would blur far positions."""
+    shared = {id(weight) for part in model.modules() if isinstance(part, nn.Embedding) for weight in part.parameters()}
+    for module in model.modules():
+        if not isinstance(module, (nn.Linear, Conv1D)):
+            continue
+        for weight in module.parameters(recurse=False):
+            if not weight.requires_grad and id(weight) not in shared:
+                weight.data = weight.data.to(dtype)

@@ -1,0 +1,142 @@
+"""Finds a model that exists: a folder, a .gguf file, or a name on the hub; and says kindly when it is not there."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+from transformers.utils import logging
+
+from danlu.core.errors import RequestError
+from danlu.core.extras import need
+from danlu.core.hub import hub_reachable
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Origin:
+    """`name` is a folder or a hub name; `gguf_file` is set for GGUF weights inside it; `adapter` for a peft folder."""
+
+    name: str
+    local: bool
+    gguf_file: str | None = None
+    adapter: bool = False
+
+    def options(self) -> dict[str, object]:
+        """What `from_pretrained` must be told beside the name."""
+        options: dict[str, object] = {} if self.local else {"local_files_only": not hub_reachable()}
+        if self.gguf_file is not None:
+            options["gguf_file"] = self.gguf_file
+        return options
+
+
+def find_origin(text: str, *, where: str = "model.from") -> Origin:
+    """Reads `from`: a folder, FOLDER/FILE.gguf, a folder with one .gguf in it, OWNER/NAME, or OWNER/NAME/FILE.gguf.
+
+    Raises:
+        RequestError: the file or folder is not there, or holds no model.
+    """
+    path = Path(text).expanduser()
+    if path.suffix == ".gguf":
+        _need_gguf()
+        if path.is_file():
+            return Origin(name=str(path.parent), local=True, gguf_file=path.name)
+        if _is_path(text) or text.count("/") < 2:
+            raise RequestError(f"there is no file {text}", where=where, mend=_beside(path))
+        return Origin(name=text.rpartition("/")[0], local=False, gguf_file=path.name)
+    if path.is_dir():
+        return _folder(path, where)
+    if path.is_file():
+        raise RequestError(f"{text} is neither a folder nor a .gguf file", where=where, mend="Give the folder it is in")
+    if _is_path(text) or text.count("/") > 1:
+        raise RequestError(f"there is no folder {text}", where=where, mend=_beside(path))
+    return Origin(name=text, local=False)
+
+
+@contextlib.contextmanager
+def kind_errors(origin: Origin, *, where: str = "model.from") -> Iterator[None]:
+    """Turns what loading may raise into one message, and keeps progress bars of loading away from the screen."""
+    try:
+        with no_bars():
+            yield
+    except (OSError, ValueError, KeyError) as error:
+        raise RequestError(_said(error, origin), where=where, mend=_mend(origin)) from error
+    except ImportError as error:
+        first = str(error).strip().splitlines()[0].rstrip(".")
+        raise RequestError(f"{origin.name} needs a library that is not installed: {first}", where=where) from error
+
+
+@contextlib.contextmanager
+def no_bars() -> Iterator[None]:
+    """Keeps transformers' progress bars away from the screen."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' warnings away from the screen."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _folder(path: Path, where: str) -> Origin:
+    if (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        return Origin(name=str(path), local=True, adapter=True)
+    if (path / "config.json").is_file():
+        return Origin(name=str(path), local=True)
+    found = sorted(path.glob("*.gguf"))
+    if len(found) == 1:
+        _need_gguf()
+        return Origin(name=str(path), local=True, gguf_file=found[0].name)
+    if (path / "model" / "config.json").is_file():
+        raise RequestError(f"{path} is a run, not a model", where=where, mend=f"Its model is {path / 'model'}")
+    many = f"It holds {', '.join(entry.name for entry in found[:4])}: give one of them" if found else None
+    mend = many or "A model's folder holds config.json and weights, or one .gguf file"
+    raise RequestError(f"there is no model in the folder {path}", where=where, mend=mend)
+
+
+def _is_path(text: str) -> bool:
+    return text.startswith(("/", "./", "../", "~", ".\\")) or text.endswith("/") or "\\" in text
+
+
+def _beside(path: Path) -> str:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"The folder {folder} is not there either"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or entry.suffix == ".gguf")[:5]
+    return f"In {folder} there are {', '.join(names)}" if names else f"The folder {folder} holds no models"
+
+
+def _need_gguf() -> None:
+    for library in ("gguf", "accelerate"):
+        need(library, extra="gguf", what="a .gguf file")
+
+
+def _said(error: Exception, origin: Origin) -> str:
+    text = " ".join(str(error).split())
+    if origin.local:
+        return f"the model in {origin.name} cannot be loaded: {text[:300].rstrip('.')}"
+    if not hub_reachable():
+        return f"{origin.name} is not on this machine, and the hub cannot be reached"
+    if "gated" in text or "401" in text:
+        return f"{origin.name} is not open to everybody, or is not on the hub"
+    if "not a valid model identifier" in text or "404" in text:
+        return f"there is no model {origin.name} on the hub"
+    return f"{origin.name} cannot be loaded: {text[:300].rstrip('.')}"
+
+
+def _mend(origin: Origin) -> str | None:
+    if origin.local:
+        return None
+    if not hub_reachable():
+        return "Connect to the network, or give a folder or a .gguf file"
+    return "Look at its spelling (OWNER/NAME); for one behind a licence, run: hf auth login"

@@ -1,0 +1,191 @@
+"""Writes a trained model so that transformers loads it without danlu, and reads it back with its tools and notes."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from danlu.models.build import auto_class_of
+from danlu.models.names import plain_name
+from danlu.models.origin import Origin, find_origin, kind_errors, no_bars
+
+NOTES = "danlu.json"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+
+
+def save_model(
+    model: nn.Module,
+    folder: Path,
+    *,
+    tools: Any = None,
+    merge: bool = True,
+    notes: Mapping[str, object] | None = None,
+) -> None:
+    """Writes `folder` in Hugging Face's layout, whole or not at all: aside first, then exchanged by renaming.
+
+    `model` may be wrapped (by Forward, DDP, peft, compiled or checkpointed layers): none of that shows in the names.
+    `tools` is the tokenizer or processor; `notes` become danlu.json. With `merge` an adapter is folded into the
+    weights (in fp32, the model in memory stays as it is); without, the adapter alone is written.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; what was there before still is.
+    """
+    model = _unwrapped(model)
+    with _aside(folder) as aside, no_bars():
+        if _is_adapted(model) and not merge:
+            _save_adapter(model, aside)
+        else:
+            inner, weights = _whole(model)
+            inner.save_pretrained(aside, state_dict=weights)
+        if tools is not None:
+            tools.save_pretrained(aside)
+        if notes is not None:
+            text = json.dumps(dict(notes), indent=2, ensure_ascii=False, default=str)
+            (aside / NOTES).write_text(text + "\n", encoding="utf-8")
+
+
+class Trained(NamedTuple):
+    """A model read back, in evaluation mode; `tools` is its tokenizer or processor, `notes` its danlu.json."""
+
+    model: PreTrainedModel
+    tools: Any | None
+    notes: Mapping[str, Any] | None
+
+
+def load_trained(folder: str | Path, *, auto_class: str | None = None, dtype: torch.dtype | None = None) -> Trained:
+    """Reads a trained model: a folder (an adapter's too), a .gguf file or a hub name.
+
+    Without `auto_class` the class is the one that the model's own config names, else a causal language model's. The
+    weights are fp32 unless `dtype` says otherwise. An adapter is folded into its base.
+
+    Raises:
+        RequestError: there is no such model, or it cannot be loaded.
+    """
+    origin = find_origin(str(folder), where=str(folder))
+    with kind_errors(origin, where=str(folder)):
+        model = _load_adapter(origin, auto_class, dtype) if origin.adapter else _load(origin, auto_class, dtype)
+        tools = _load_tools(origin)
+    path = Path(origin.name) / NOTES
+    notes = json.loads(path.read_text(encoding="utf-8")) if origin.local and path.is_file() else None
+    return Trained(model=model.eval(), tools=tools, notes=notes)
+
+
+def _load(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
+    auto = auto_class_of(auto_class) if auto_class is not None else _own_class(origin)
+    model: PreTrainedModel = auto.from_pretrained(origin.name, dtype=dtype or torch.float32, **origin.options())
+    return model
+
+
+def _load_adapter(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
+    said = json.loads((Path(origin.name) / "adapter_config.json").read_text(encoding="utf-8"))
+    base = find_origin(str(said.get("base_model_name_or_path")), where=f"{origin.name}/adapter_config.json")
+    model = _load(base, auto_class or said.get("danlu_auto_class"), dtype)
+    from peft import PeftModel
+
+    adapted: Any = PeftModel.from_pretrained(model, origin.name)
+    merged: PreTrainedModel = adapted.merge_and_unload()
+    return merged
+
+
+def _own_class(origin: Origin) -> Any:
+    if origin.gguf_file is not None:
+        return transformers.AutoModelForCausalLM
+    config = transformers.AutoConfig.from_pretrained(origin.name, **origin.options())
+    named = (config.architectures or [""])[0]
+    return getattr(transformers, named, transformers.AutoModelForCausalLM)
+
+
+def _load_tools(origin: Origin) -> Any | None:
+    if not origin.local or origin.gguf_file is not None:
+        return transformers.AutoTokenizer.from_pretrained(origin.name, **origin.options())
+    folder = Path(origin.name)
+    has_words = any((folder / name).is_file() for name in _TOKENIZER_FILES)
+    if any((folder / name).is_file() for name in _PROCESSOR_FILES):
+        auto = transformers.AutoProcessor if has_words else transformers.AutoImageProcessor
+        return auto.from_pretrained(folder)
+    return transformers.AutoTokenizer.from_pretrained(folder) if has_words else None
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The transformers or peft model inside Forward, DDP and the like."""
+    while not (isinstance(model, PreTrainedModel) or _is_adapted(model)):
+        inner = next(
+            (getattr(model, name) for name in ("module", "net", "model", "_orig_mod") if hasattr(model, name)), None
+        )
+        if not isinstance(inner, nn.Module):
+            raise TypeError(f"{type(model).__name__} holds no transformers model")
+        model = inner
+    return model
+
+
+def _is_adapted(model: nn.Module) -> bool:
+    """True for a peft model; asked so that peft, slow to import, is not needed to know."""
+    return hasattr(type(model), "get_base_model")
+
+
+def _whole(model: nn.Module) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+    if _is_adapted(model):
+        from danlu.models.merge import merged_weights
+
+        return cast(PreTrainedModel, cast(Any, model).get_base_model()), merged_weights(model)
+    assert isinstance(model, PreTrainedModel)
+    return model, {plain_name(name): tensor for name, tensor in _tensors(model)}
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and lasting buffers, read from the modules: under FSDP `state_dict` would give shards."""
+    for prefix, part in model.named_modules(remove_duplicate=False):
+        held = {**part._parameters, **part._buffers}
+        for name, tensor in held.items():
+            if tensor is not None and name not in part._non_persistent_buffers_set:
+                yield f"{prefix}.{name}".lstrip("."), tensor.detach()
+
+
+def _save_adapter(model: Any, aside: Path) -> None:
+    state = {plain_name(name): tensor for name, tensor in _tensors(model)}
+    model.save_pretrained(str(aside), state_dict=state)
+    path = aside / "adapter_config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    base = Path(str(said.get("base_model_name_or_path", "")))
+    if base.exists():
+        said["base_model_name_or_path"] = str(base.resolve())
+        path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place at the end; after an error everything is as before."""
+    aside = folder.with_name(f".{folder.name}.new")
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        for path in [*(path for path in aside.rglob("*") if path.is_file()), aside]:
+            _to_disk(path)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    aside.rename(folder)
+    _to_disk(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
