@@ -20,11 +20,11 @@ class LossSpike(Diagnosis):
     """readings to compare with"""
     at_least: int = 10
     """readings needed before anything is said"""
-    z: float = 8.0
+    z: float = 10.0
     """how many times the jitter"""
-    reach: float = 2.0
+    reach: float = 3.0
     """how many times the largest excursion so far"""
-    rise: float = 0.1
+    rise: float = 0.15
     """how much of the loss itself"""
 
     def diagnose(self, history: History) -> list[Finding]:
