@@ -149,7 +149,8 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
         (["train.optimizer.lrr=1"], "adamw has no option 'lrr'. Did you mean 'lr'"),
         (["model.from=abc"], "model (line 8): "),
         (["foo"], "foo: an override is written section.key=value"),
-        (["seed.x=1", "seed=1"], "seed (on the command line)"),
+        (["seed=-1"], "seed (on the command line): must be at least 0, not -1"),
+        (["track=[wandbb]"], "there is no board 'wandbb'. Did you mean 'wandb'"),
         (["task=5"], "task (on the command line): must be the name of a task"),
         (["name=a/b"], "name (on the command line): must match the pattern"),
         (["data.valid=200%"], "data.valid"),
@@ -157,7 +158,7 @@ def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
 )
 def test_wrong_overrides(good: Path, words: list[str], said: str) -> None:
     with pytest.raises(RequestError) as caught:
-        load_recipe(good, words[-1:])
+        load_recipe(good, words)
     assert said in str(caught.value)
 
 

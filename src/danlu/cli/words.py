@@ -1,7 +1,8 @@
-"""Numbers as a person reads them."""
+"""Numbers as a person reads them, and options as a person writes them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from danlu.core.errors import RequestError
 from danlu.core.journal import number
 
 
@@ -51,3 +52,20 @@ def _short(value: object) -> str:
         return f"{number(value):.4g}"
     except (TypeError, ValueError):
         return str(value)
+
+
+def options_of(words: Sequence[str]) -> dict[str, object]:
+    """`["max_tokens=50"]` as `{"max_tokens": 50}`; values are YAML.
+
+    Raises:
+        RequestError: a word is not of the form key=value.
+    """
+    from danlu.recipe.document import parse_value
+
+    options: dict[str, object] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise RequestError("an option is written key=value", where=word, mend="For example max_tokens=50")
+        options[name] = parse_value(value)
+    return options

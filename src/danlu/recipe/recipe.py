@@ -102,19 +102,6 @@ class Recipe(Config):
                 raise ValueError(f"there is no board {name!r}. {nearest(name, known)}")
         return track
 
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_plain_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return handler(value)
-        except ValidationError as error:
-            raise RecipeError(problems_of(error, cls)) from None
-        except RecipeError:
-            raise
-        except RequestError as error:
-            place = tuple(error.where.split(".")) if error.where else ()
-            raise RecipeError([Problem(place=place, problem=error.problem, mend=error.mend)]) from None
-
     @model_validator(mode="after")
     def _techniques_agree(self) -> Self:
         names = [technique.name() for technique in self.techniques]
@@ -126,3 +113,16 @@ class Recipe(Config):
         except RequestError as error:
             raise ProblemsError([Problem(place=("techniques",), problem=error.problem, mend=error.mend)]) from None
         return self
+
+    @model_validator(mode="wrap")  # the last one stands outermost: it sees what all others raise
+    @classmethod
+    def _in_plain_words(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            raise RecipeError(problems_of(error, cls)) from None
+        except RecipeError:
+            raise
+        except RequestError as error:
+            place = tuple(error.where.split(".")) if error.where else ()
+            raise RecipeError([Problem(place=place, problem=error.problem, mend=error.mend)]) from None

@@ -17,7 +17,7 @@ ROWS_TO_LOOK_AT = 200
 BYTES_PER_TOKEN = 3.5
 """of English and code under an 8k vocabulary; only used to propose a context"""
 CONTEXTS = (64, 128, 256, 512, 1024, 2048)
-MANY_BYTES = 20e6
+LITTLE_BYTES, MANY_BYTES = 2e6, 20e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,7 @@ def propose(look: Look, *, task: str = "text-generation", model: str | None = No
         RecipeError: the task or the model's name is wrong.
     """
     name = name or re.sub(r"[^\w.+-]+", "-", Path(look.spec.split(",")[0].rpartition(":")[2]).stem).strip("-.") or "run"
-    text = _head(look, name, task) + _data(look, model) + (_tuned(model) if model else _designed(look))
+    text = _written(_head(look, name, task) + _data(look, model) + (_tuned(model) if model else _designed(look)))
     tree = parse(text, source=name)
     assert isinstance(tree, dict)
     read_tree(tree, source=f"the recipe for {look.spec}")
@@ -121,87 +121,96 @@ def _excerpt(row: Row, columns: Columns) -> str:
     return " ".join(text.split())[:160]
 
 
-def _head(look: Look, name: str, task: str) -> str:
-    return f"""# Written by `danlu init` for {look.spec}.
-# What will happen:  danlu explain THIS FILE
-# Train:             danlu train THIS FILE
-# Every key can also be given on the command line: danlu train THIS FILE train.budget.minutes=1
-
-name: {_scalar(name)}
-seed: 0                       # everything random follows from it
-task: {_scalar(task)}
-"""
+Lines = list[tuple[str, str]]  # what the recipe says, and a comment
 
 
-def _data(look: Look, model: str | None) -> str:
+def _head(look: Look, name: str, task: str) -> Lines:
+    return [
+        (f"# Written by `danlu init` for {look.spec}.", ""),
+        ("# What will happen:  danlu explain THIS_FILE", ""),
+        ("# Train:             danlu train THIS_FILE", ""),
+        ("# Each key is also a word on the command line:  danlu train THIS_FILE train.budget.minutes=1", ""),
+        ("", ""),
+        (f"name: {_scalar(name)}", ""),
+        ("seed: 0", "everything random follows from it"),
+        (f"task: {_scalar(task)}", ""),
+    ]
+
+
+def _data(look: Look, model: str | None) -> Lines:
     kind = look.columns.kind
     what = {"text": "plain text", "prompt": "a prompt with its response", "messages": "chat messages"}[kind]
     learns = "" if kind == "text" else "; only the answers are learnt"
-    lines = [
-        "",
-        "data:",
-        f"  train: {_scalar(look.spec if ', ' not in look.spec else look.spec.split(', '))}"
-        "  # file, folder, glob, hub name or builtin:NAME; paths start where you run danlu",
-        f"  valid: {'2%' if look.is_large else '10%'}                  # a share of train set aside to judge by, or a source of its own",
-        f"  format: {kind}                # {what}{learns}",
+    spec = _scalar(look.spec.split(", ") if ", " in look.spec else look.spec)
+    roles = ", ".join(f"{role}: {_scalar(column)}" for role, column in look.columns.by_role.items())
+    columns = [(f"  columns: {{{roles}}}", f"the data has: {', '.join(look.fields)}")]
+    tokenizer = [("  tokenizer: {train: bpe, size: 8192}", "or {from: FOLDER | HUB NAME}")]
+    return [
+        ("", ""),
+        ("data:", ""),
+        (f"  train: {spec}", "file, folder, glob, hub name or builtin:NAME; paths start where you run danlu"),
+        (f"  valid: {'2%' if look.is_large else '10%'}", "a share of train set aside to judge by, or a source"),
+        (f"  format: {kind}", f"{what}{learns}"),
+        *(columns if look.formats != ("text",) else []),
+        *(tokenizer if model is None else []),
+        (f"  context: {look.context}", "tokens of a row"),
+        ("  on_bad: refuse", "or skip: go on without a bad row, and list it in the journal"),
     ]
-    if look.formats != ("text",):
-        roles = ", ".join(f"{role}: {_scalar(column)}" for role, column in look.columns.by_role.items())
-        lines.append(f"  columns: {{{roles}}}   # the file has: {', '.join(look.fields)}")
-    if model is None:
-        lines.append("  tokenizer: {train: bpe, size: 8192}   # or {from: FOLDER | HUB NAME}")
-    lines.append(f"  context: {look.context}                # tokens of a row; of the rows seen, 95 % fit")
-    lines.append("  on_bad: refuse              # or skip: go on without a bad row, and list it in the journal")
-    return "\n".join(lines) + "\n"
 
 
-def _designed(look: Look) -> str:
-    layers, width, heads = (6, 384, 6) if look.num_bytes > 2e6 else (4, 256, 4)
-    return f"""
-model:                        # a new model; to start from one that exists: from: HUB NAME | FOLDER | FILE.gguf
-  design: {{family: llama, layers: {layers}, width: {width}, heads: {heads}, kv_heads: 2}}
-
-train:
-  budget: {{minutes: 5}}        # or steps, epochs, tokens: whichever comes first
-  batch: {{tokens: 8192}}       # of one step; how many rows fit in memory at once is found out
-  optimizer: {{kind: adamw, lr: 1.0e-3}}
-  schedule: {{warmup: 5%, shape: cosine, floor: 10%}}
-  precision: auto
-
-techniques:                   # by name; false switches one off. `danlu explain` shows what each does when
-  weight_decay: {{l2: 0.1}}
-  grad_clip: {{norm: 1.0}}
-{_early_stop(look)}control: auto                 # what findings may do: off, suggest or auto
-track: []                     # tensorboard, mlflow, wandb
-"""
+def _designed(look: Look) -> Lines:
+    layers, width, heads = (6, 384, 6) if look.num_bytes > LITTLE_BYTES else (4, 256, 4)
+    design = f"{{family: llama, layers: {layers}, width: {width}, heads: {heads}, kv_heads: 2}}"
+    stop = [("  early_stop: {patience: 3}", "little data is soon learnt by heart")]
+    return [
+        ("", ""),
+        ("model:", "a new one; to begin with one that exists: {from: HUB NAME | FOLDER | FILE.gguf}"),
+        (f"  design: {design}", ""),
+        *_train("{minutes: 5}", "{tokens: 8192}", "1.0e-3", ""),
+        ("  weight_decay: {l2: 0.1}", ""),
+        ("  grad_clip: {norm: 1.0}", ""),
+        *(stop if look.num_bytes < MANY_BYTES else []),
+        *_TAIL,
+    ]
 
 
-def _tuned(model: str) -> str:
-    return f"""
-model:
-  from: {_scalar(model)}
-  adapter: {{kind: lora, r: 16}}   # trains a small part beside the frozen weights; remove this line to train all
-
-train:
-  budget: {{epochs: 2}}         # or steps, tokens, minutes: whichever comes first
-  batch: {{tokens: 4096}}       # of one step; how many rows fit in memory at once is found out
-  optimizer: {{kind: adamw, lr: 2.0e-4}}   # without the adapter take about 2.0e-5
-  schedule: {{warmup: 5%, shape: cosine, floor: 10%}}
-  precision: auto
-
-techniques:                   # by name; false switches one off. `danlu explain` shows what each does when
-  grad_clip: {{norm: 1.0}}
-  early_stop: {{patience: 3}}
-
-control: auto                 # what findings may do: off, suggest or auto
-track: []                     # tensorboard, mlflow, wandb
-"""
+def _tuned(model: str) -> Lines:
+    return [
+        ("", ""),
+        ("model:", ""),
+        (f"  from: {_scalar(model)}", "hub name, folder or .gguf file"),
+        ("  adapter: {kind: lora, r: 16}", "trains a small part beside frozen weights; without this line, all"),
+        *_train("{epochs: 2}", "{tokens: 4096}", "2.0e-4", "without the adapter about 2.0e-5"),
+        ("  grad_clip: {norm: 1.0}", ""),
+        ("  early_stop: {patience: 3}", ""),
+        *_TAIL,
+    ]
 
 
-def _early_stop(look: Look) -> str:
-    return (
-        "" if look.num_bytes > MANY_BYTES else "  early_stop: {patience: 3}   # little data is soon learnt by heart\n"
-    )
+def _train(budget: str, batch: str, lr: str, about_lr: str) -> Lines:
+    return [
+        ("", ""),
+        ("train:", ""),
+        (f"  budget: {budget}", "steps, epochs, tokens or minutes: whichever comes first"),
+        (f"  batch: {batch}", "of one step; how many rows fit in memory at once is found out"),
+        (f"  optimizer: {{kind: adamw, lr: {lr}}}", about_lr),
+        ("  schedule: {warmup: 5%, shape: cosine, floor: 10%}", ""),
+        ("  precision: auto", ""),
+        ("", ""),
+        ("techniques:", "by name; false switches one off"),
+    ]
+
+
+_TAIL: Lines = [
+    ("", ""),
+    ("control: auto", "what findings may do: off, suggest or auto"),
+    ("track: []", "tensorboard, mlflow, wandb"),
+]
+
+
+def _written(lines: Lines) -> str:
+    """The lines, their comments in one column where they fit."""
+    return "".join(f"{text:<40}  # {about}\n" if about else f"{text}\n" for text, about in lines)
 
 
 def _scalar(value: object) -> str:
