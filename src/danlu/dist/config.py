@@ -9,7 +9,7 @@ class ParallelConfig(Config):
     """Used when there is more than one process; with one it changes nothing."""
 
     strategy: Literal["ddp", "fsdp"] = "ddp"
-    """ddp: each process holds the whole model. fsdp: each holds a share of all weights, gradients and optimiser state"""
+    """ddp: each process holds the whole model. fsdp: each holds a share of weights, gradients and optimiser states"""
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     """what carries the tensors; auto is nccl where each process has a CUDA device of its own, else gloo"""
     find_unused: bool = False

@@ -1,14 +1,14 @@
 """Wraps a module for its world: DistributedDataParallel, or fully sharded data parallel (FSDP2)."""
 
 import contextlib
-import types
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any, cast
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from danlu.core.errors import RequestError
@@ -77,18 +77,12 @@ def full_weights(module: nn.Module) -> Iterator[nn.Module]:
         yield inner
         return
     shards = [part for part in inner.modules() if isinstance(part, FSDPModule)]
-    # FSDP takes the first module that runs for the root; a part of it that runs first would be taken instead.
-    with torch.no_grad():
-        inner._danlu_begin()  # type: ignore[operator]
-    inner.set_reshard_after_forward(False)
-    for shard in shards:
-        shard.unshard()
-    try:
-        yield inner
-    finally:
+    with contextlib.ExitStack() as stack:
         for shard in shards:
-            shard.reshard()
-        _set_resharding(inner, shards)
+            shard.unshard()
+            stack.callback(shard.reshard)
+            stack.enter_context(_without_hooks(shard))
+        yield inner
 
 
 def _wrap_ddp(module: nn.Module, config: ParallelConfig, world: World) -> nn.Module:
@@ -109,12 +103,36 @@ def _wrap_fsdp(module: nn.Module, config: ParallelConfig, world: World) -> nn.Mo
     mesh = init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("data",))
     layers = repeated_layers(module)
     for layer in layers:
-        fully_shard(layer, mesh=mesh, reshard_after_forward=config.reshard, ignored_params=_unshardable(layer))
-    fully_shard(module, mesh=mesh, reshard_after_forward=False, ignored_params=_unshardable(module))
-    module._danlu_reshard = config.reshard  # type: ignore[assignment]
-    module._danlu_begin = types.MethodType(_begin, module)  # type: ignore[assignment]
-    register_fsdp_forward_method(module, "_danlu_begin")
+        _shard(layer, mesh, reshard=config.reshard)
+    _shard(module, mesh, reshard=False)
     return module
+
+
+def _shard(module: nn.Module, mesh: DeviceMesh, *, reshard: bool) -> None:
+    before = {*module._forward_pre_hooks, *module._forward_hooks}
+    fully_shard(module, mesh=mesh, reshard_after_forward=reshard, ignored_params=_unshardable(module))
+    added = {*module._forward_pre_hooks, *module._forward_hooks} - before
+    object.__setattr__(module, "_danlu_fsdp_hooks", added)
+
+
+@contextlib.contextmanager
+def _without_hooks(module: nn.Module) -> Iterator[None]:
+    """Within it FSDP does not see the module run.
+
+    It keeps a record of who ran, to gather weights ahead of need in the backward: what one process does alone would
+    part it from the others.
+    """
+    hidden = []
+    for hooks in (module._forward_pre_hooks, module._forward_hooks):
+        ours = [key for key in hooks if key in module._danlu_fsdp_hooks]  # type: ignore[operator]
+        hidden.append((hooks, [(key, hooks.pop(key)) for key in ours]))
+    try:
+        yield
+    finally:
+        for hooks, entries in hidden:
+            for key, hook in reversed(entries):
+                hooks[key] = hook
+                cast("OrderedDict[int, Any]", hooks).move_to_end(key, last=False)
 
 
 def repeated_layers(module: nn.Module) -> list[nn.Module]:
@@ -154,7 +172,8 @@ def _is_stack(layers: nn.ModuleList) -> bool:
 
 def _every_use(module: nn.Module) -> list[nn.Parameter]:
     """Parameters of all modules below, a shared one as often as it is used."""
-    return [parameter for part in module.modules() for parameter in part.parameters(recurse=False)]
+    parts = (part for _, part in module.named_modules(remove_duplicate=False))
+    return [parameter for part in parts for parameter in part.parameters(recurse=False)]
 
 
 def _unshardable(module: nn.Module) -> set[nn.Parameter]:
@@ -164,13 +183,3 @@ def _unshardable(module: nn.Module) -> set[nn.Parameter]:
 
 def _distinct(tensors: list[Tensor]) -> list[Tensor]:
     return list({id(tensor): tensor for tensor in tensors}.values())
-
-
-def _begin(module: nn.Module) -> None:
-    """Does nothing; it is called as a forward method so that FSDP knows `module` as its root."""
-
-
-def _set_resharding(root: FSDPModule, shards: Sequence[FSDPModule]) -> None:
-    reshard = bool(root._danlu_reshard)  # type: ignore[attr-defined]
-    for shard in shards:
-        shard.set_reshard_after_forward(reshard and shard is not root, recurse=False)

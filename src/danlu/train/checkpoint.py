@@ -7,6 +7,7 @@ carries a step's name is complete, or was damaged later, which the checksums tel
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -178,7 +179,8 @@ class Checkpoints:
         aside.mkdir()
 
     def _complete(self, step: int, aside: Path, files: Mapping[str, Any], best: bool) -> None:
-        manifest = {"format": _FORMAT, "step": step, "best": best, "processes": self.world.size, "files": files}
+        manifest = {"format": _FORMAT, "step": step, "best": best, "processes": self.world.size, "files": dict(files)}
+        manifest["seal"] = _seal(manifest)
         with (aside / "manifest.json").open("wb") as file:
             file.write(json.dumps(manifest, indent=1).encode())
             flush(file)
@@ -238,11 +240,13 @@ def check(path: Path) -> str | None:
     """What is wrong with the files of a checkpoint, in words, or None. Reads them all."""
     try:
         manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
+        files, seal = dict(manifest["files"]), manifest.pop("seal")
     except FileNotFoundError:
         return "manifest.json is missing"
     except (OSError, ValueError, KeyError, TypeError):
         return "manifest.json cannot be read"
+    if seal != _seal(manifest):
+        return "manifest.json was altered"
     for name, expected in files.items():
         file = path / name
         try:
@@ -268,6 +272,11 @@ def _attempt(work: Callable[[], None]) -> tuple[int | None, str] | None:
     except Exception as error:  # noqa: BLE001  the other processes wait for this one's word, whatever happened
         return None, repr(error)
     return None
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """The checksum of what the manifest says, so that it vouches for itself too."""
+    return hashlib.blake2b(json.dumps(manifest, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def _is_best(path: Path) -> bool:
