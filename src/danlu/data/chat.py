@@ -13,7 +13,7 @@ from danlu.data.rows import BadField
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
 
 DEFAULT_TEMPLATE = """\
 {%- if bos_token %}{{ bos_token }}{% endif -%}

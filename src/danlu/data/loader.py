@@ -14,7 +14,7 @@ from danlu.data.packing import IGNORED
 from danlu.data.rows import Example
 from danlu.data.sampler import BatchSize, Position, Sampler
 
-Collate = Callable[[list[Example], Tensor], Batch]
+Collate = Callable[[Sequence[Example], Tensor], Batch]
 Asked = tuple[Position, BatchSize, frozenset[int]]
 
 
@@ -87,7 +87,7 @@ def muted(batch: Batch) -> Batch:
 
 
 def batches(
-    examples: ExampleSet, collate: Collate, *, size: BatchSize, rank: int = 0, world_size: int = 1
+    examples: ExampleSet, collate: Collate, size: BatchSize, *, rank: int = 0, world_size: int = 1
 ) -> Iterator[Batch]:
     """Every example exactly once over all processes, for evaluation; the same number of batches on each process.
 

@@ -35,6 +35,8 @@ class TextEncoder:
     `long` (a text of more than `context` tokens): plain text is kept whole here, and cut by `packing.cut` (`split`),
     or loses its end (`truncate`). A prompt loses its beginning and a conversation its last turns (`truncate`);
     cutting them in pieces would part questions from answers, so `split` is refused. `refuse` makes it a bad row.
+
+    The template that is used is set on the tokenizer, so that it is saved with the model and others can chat with it.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class TextEncoder:
         self.template = chosen_template(tokenizer, template) if chats else None
         self._chat_tokenizer = tokenizer if chats else None
         self._codec = Codec(tokenizer)
+        if self.template is not None:
+            tokenizer.chat_template = self.template
 
     @property
     def key(self) -> str:
@@ -208,13 +212,31 @@ class TextEncoder:
         return BadField(column, f"is {length} tokens long, the context holds {self.context}", mend)
 
 
+def texts_of(source: Source, columns: Columns) -> Iterator[str]:
+    """The texts that a tokenizer is trained on: of each row, what its roles hold; bad rows are passed over."""
+    for file in source.files:
+        for row in source.rows(file, on_bad=lambda _bad: None):
+            yield from _strings([row.fields.get(column) for column in columns.by_role.values()])
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        if value.isascii() or value.encode("utf-8", "ignore").decode() == value:
+            yield value
+    elif isinstance(value, Mapping):
+        yield from _strings([value.get(name) for name in ("content", "value", "text")])
+    elif isinstance(value, (list, tuple)):
+        for entry in value:
+            yield from _strings(entry)
+
+
 class Codec:
     """Text to token ids, through the Rust tokenizer directly where there is one; cheap to send to another process."""
 
-    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
-        fast = bool(getattr(tokenizer, "is_fast", False))
-        self._slow = None if fast else tokenizer
-        self._rust: Any = _bare(tokenizer.backend_tokenizer.to_str()) if fast else None  # type: ignore[attr-defined]
+    def __init__(self, tokenizer: Any) -> None:
+        fast: bool = getattr(tokenizer, "is_fast", False)
+        self._slow: Any = None if fast else tokenizer
+        self._rust: Any = _bare(tokenizer.backend_tokenizer.to_str()) if fast else None
         self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
         self.nothing = np.zeros(0, dtype=self.dtype)
         self.prefix, self.suffix = self._specials(tokenizer)
@@ -225,7 +247,7 @@ class Codec:
     def ids(self, texts: list[str]) -> list[np.ndarray]:
         """The tokens of each text, without special tokens around it."""
         if self._rust is None:
-            found = self._slow(texts, add_special_tokens=False)["input_ids"] if texts else []  # type: ignore[misc]
+            found = self._slow(texts, add_special_tokens=False)["input_ids"] if texts else []
             return [np.asarray(ids, dtype=self.dtype) for ids in found]
         encodings = self._rust.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
@@ -234,10 +256,10 @@ class Codec:
         """The UTF-8 bytes of one token's text."""
         if token not in self._bytes_of_token:
             decoder = self._slow if self._rust is None else self._rust
-            self._bytes_of_token[token] = len(decoder.decode([token]).encode("utf-8", "replace"))  # type: ignore[union-attr]
+            self._bytes_of_token[token] = len(decoder.decode([token]).encode("utf-8", "replace"))
         return self._bytes_of_token[token]
 
-    def _specials(self, tokenizer: "PreTrainedTokenizerBase") -> tuple[np.ndarray, np.ndarray]:
+    def _specials(self, tokenizer: Any) -> tuple[np.ndarray, np.ndarray]:
         """What the tokenizer puts before and after a text, and the end token if it puts nothing after."""
         bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
         full = list(tokenizer("a")["input_ids"])
@@ -319,17 +341,3 @@ def _missing(column: str, fields: Mapping[str, object]) -> BadField:
 
 def _wrong_type(column: str, value: object) -> BadField:
     return BadField(column, f"is a {type(value).__name__}, not a text", "Write it as text, in quotes")
-
-
-def texts_of(source: Source, columns: Columns) -> Iterator[str]:
-    """The texts that a tokenizer is trained on: of each row, what its roles hold; bad rows are passed over."""
-    for file in source.files:
-        for row in source.rows(file, lambda _bad: None):
-            for column in columns.by_role.values():
-                value = row.fields.get(column)
-                if isinstance(value, str):
-                    yield value
-                elif isinstance(value, (list, tuple)):
-                    yield from (
-                        str(turn.get("content", turn.get("value", ""))) for turn in value if hasattr(turn, "get")
-                    )

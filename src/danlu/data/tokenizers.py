@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.core.errors import DataError, RequestError
-from danlu.data.chat import DEFAULT_TEMPLATE, ROLES
+from danlu.data.chat import ROLE_TOKENS
 from danlu.data.config import TokenizerConfig
 from danlu.data.fingerprints import digest_of
 from danlu.data.places import cache_folder, one_builder, telling_disk_troubles, written_aside
@@ -102,7 +102,7 @@ def _trained(config: TokenizerConfig, texts: Iterable[str]) -> "PreTrainedTokeni
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
-    specials = [PAD, BOS, EOS, UNKNOWN, *ROLES]
+    specials = [PAD, BOS, EOS, UNKNOWN, *ROLE_TOKENS]
     core = _bpe(config.size, specials, texts) if config.train == "bpe" else _unigram(config.size, specials, texts)
     if core.get_vocab_size() <= len(specials) + 1:
         raise DataError("there is no text to train a tokenizer on", where="data.train", mend="Give a source with text")
@@ -110,7 +110,7 @@ def _trained(config: TokenizerConfig, texts: Iterable[str]) -> "PreTrainedTokeni
     core.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos)]
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core,
         pad_token=PAD,
         bos_token=BOS,
@@ -118,8 +118,6 @@ def _trained(config: TokenizerConfig, texts: Iterable[str]) -> "PreTrainedTokeni
         unk_token=UNKNOWN,
         clean_up_tokenization_spaces=False,
     )
-    tokenizer.chat_template = DEFAULT_TEMPLATE
-    return tokenizer
 
 
 def _bpe(size: int, specials: list[str], texts: Iterable[str]) -> Any:
