@@ -84,7 +84,8 @@ def blocked_attention_backward(
 
 @blocked_attention_backward.register_fake
 def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return tuple(torch.empty_like(t, memory_format=torch.contiguous_format) for t in (query, key, value))
+    like = {"memory_format": torch.contiguous_format}
+    return torch.empty_like(query, **like), torch.empty_like(key, **like), torch.empty_like(value, **like)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
