@@ -36,12 +36,13 @@ def generate(
         raise RequestError(
             f"a model for {opened.task.kind()} does not write text", where=str(model), mend="Use danlu predict"
         )
-    ids = _prompt_ids(opened, prompt, chat)
+    ids = prompt_ids(opened, prompt, chat)
     [written] = write_texts(opened.model, opened.tools, [ids], writing or Writing(), say=say)
     return written.text
 
 
-def _prompt_ids(opened: OpenModel, prompt: str, chat: bool | None) -> Sequence[int]:
+def prompt_ids(opened: OpenModel, prompt: str, chat: bool | None) -> Sequence[int]:
+    """The tokens that the model is given for a prompt, in the form that it met in training or in a chat."""
     tokenizer: Any = opened.tools
     if not prompt:
         start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
