@@ -149,6 +149,7 @@ class Engine:
             self.plan.data.valid, task.collate, size=self.batch_size(), rank=world.rank, world_size=world.size
         )
         module = unwrap(self.module) if self.plan.parallel.strategy == "ddp" else self.module
+        started = time.monotonic()
         with self.weights_to_use():
             metrics = evaluate(module, task, rows, world=world, precision=self.plan.precision)
         self.evaluation = Evaluation(step=self.clock.step, metrics=metrics, judged=task.judged, better=task.better)
@@ -156,7 +157,13 @@ class Engine:
         if best:
             self.best = self.evaluation
         self.journal.write(
-            "evaluation", self.clock.step, metrics=metrics, judged=task.judged, better=task.better, best=best
+            "evaluation",
+            self.clock.step,
+            metrics=metrics,
+            judged=task.judged,
+            better=task.better,
+            best=best,
+            seconds=round(time.monotonic() - started, 3),
         )
         self._respond(self.evaluation)
         return best
@@ -164,8 +171,8 @@ class Engine:
     def obey(self, actions: Sequence[Action], who: str, *, apply: bool = True) -> None:
         """Journals actions and, unless they are mere suggestions, applies them at this step boundary."""
         for action in actions:
-            kind, fields = type(action).__name__, action.model_dump()
-            self.journal.write("action", self.clock.step, action=kind, by=who, applied=apply, **fields)
+            told = {"name": type(action).__name__, **action.model_dump()}
+            self.journal.write("action", self.clock.step, action=told, by=who, applied=apply)
             if not apply:
                 continue
             if isinstance(action, Stop):
@@ -263,7 +270,8 @@ class Engine:
         if self.world.is_first:
             findings = self.diagnoser.hear(news)
             for finding in findings:
-                self.journal.write("finding", self.clock.step, **dataclasses.asdict(finding))
+                told = dataclasses.asdict(finding)
+                self.journal.write("finding", told.pop("step"), **told)
             decisions = self.policy.decide(findings, self.clock, self.dials)
         for decision in self.world.broadcast_object(decisions):
             self.obey([decision.action], decision.by, apply=decision.apply)

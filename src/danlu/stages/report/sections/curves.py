@@ -25,7 +25,7 @@ KNOWN: dict[str, tuple[str, Show, str]] = {
     "data_wait_seconds": ("Waiting for data", duration, "Time that a step stood still until its batch was there."),
     "memory_bytes": ("Memory", size, ""),
 }
-HIDDEN = ("loss", "update_ratio")
+HIDDEN = ("loss", "update_ratio", "data_wait_share")
 
 
 def section(run: RunRecords) -> Html | None:
