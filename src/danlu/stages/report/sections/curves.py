@@ -25,7 +25,7 @@ KNOWN: dict[str, tuple[str, Show, str]] = {
     "data_wait_seconds": ("Waiting for data", duration, "Time that a step stood still until its batch was there."),
     "memory_bytes": ("Memory", size, ""),
 }
-HIDDEN = ("loss", "update_ratio", "data_wait_share")
+HIDDEN = ("loss", "data_wait_share")
 
 
 def section(run: RunRecords) -> Html | None:
@@ -70,5 +70,6 @@ def _reading(run: RunRecords, name: str) -> Html | None:
 
 def _order(run: RunRecords) -> list[str]:
     """The readings that are drawn here: the known ones first, then whatever else a probe gave; not those by layer."""
-    names = [name for name in run.reading_names if name.partition("/")[0] not in HIDDEN]
-    return [name for name in KNOWN if name in names] + [name for name in names if name not in KNOWN and "/" not in name]
+    names = [name for name in run.reading_names if name not in HIDDEN]
+    rest = [name for name in names if name not in KNOWN and ("/" not in name or name.startswith("loss/"))]
+    return [name for name in KNOWN if name in names] + rest
