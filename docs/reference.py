@@ -1,6 +1,7 @@
 """Writes reference pages from the classes themselves, so that the pages cannot drift from what the code takes."""
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -55,14 +56,21 @@ def takes(annotation: object) -> str:
         return " or ".join(dict.fromkeys(takes(part) for part in parts if part is not type(None)))
     if origin is typing.Annotated:
         return takes(parts[0])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "name, or section with `kind`" if _is_named(annotation) else "section"
+    if origin is tuple and _is_named(parts[0]):
+        return "section of name: options"
     if origin in (list, tuple, set, frozenset):
         inner = [takes(part) for part in parts if part is not Ellipsis]
         return "list of " + (inner[0] if inner else "anything")
     if isinstance(origin, type) and issubclass(origin, typing.Mapping):  # type: ignore[arg-type]
         return f"section of name: {takes(parts[-1])}"
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return "section"
     return "anything" if annotation in (object, typing.Any) else getattr(annotation, "__name__", "value").lower()
+
+
+def _is_named(annotation: object) -> bool:
+    """True for the parent of what is found by path and named by its file."""
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and not annotation.model_fields
 
 
 def default(field: FieldInfo) -> str:
@@ -75,8 +83,8 @@ def default(field: FieldInfo) -> str:
     if value is None:
         return "–"
     if isinstance(value, BaseModel):
-        given = value.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return f"`{_inline(given)}`" if given else "–"
+        given = value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        return f"`{_inline(given)}`" if given else "see its section"
     return f"`{_inline(value)}`"
 
 
@@ -97,8 +105,9 @@ def meaning(field: FieldInfo) -> str:
 
 
 def about(thing: object) -> str:
-    """The docstring of a class or module as paragraphs."""
-    return inspect.cleandoc(getattr(thing, "__doc__", None) or "")
+    """The docstring of a class or function, as paragraphs, without what only a programmer asks for."""
+    text = inspect.cleandoc(getattr(thing, "__doc__", None) or "")
+    return re.split(r"\n\n(?:Args|Raises|Returns):\n", text)[0]
 
 
 def command_page(program: typing.Any, name: str) -> str:
@@ -108,7 +117,7 @@ def command_page(program: typing.Any, name: str) -> str:
         if command.hidden:
             continue
         context = command.context_class(command, info_name=f"{name} {word}")
-        usage = command.get_usage(context).partition(": ")[2]
+        usage = " ".join([name, word, "[OPTIONS]", *_arguments(command)])
         parts.append(f"## {name} {word}\n\n{_help(command)}\n\n```text\n{usage}\n```\n")
         rows = [
             _parameter(parameter, context) for parameter in command.params if not getattr(parameter, "hidden", False)
@@ -118,13 +127,22 @@ def command_page(program: typing.Any, name: str) -> str:
     return "\n".join(parts)
 
 
+def _arguments(command: typing.Any) -> list[str]:
+    names = [(_metavar(entry), entry.required) for entry in command.params if entry.param_type_name == "argument"]
+    return [name if required or name.startswith("[") else f"[{name}]" for name, required in names]
+
+
+def _metavar(argument: typing.Any) -> str:
+    return argument.metavar or argument.name.upper()
+
+
 def _help(command: typing.Any) -> str:
     return inspect.cleandoc(command.help or "").replace("\b", "").partition("\f")[0].strip()
 
 
 def _parameter(parameter: typing.Any, context: typing.Any) -> str:
     option = parameter.param_type_name == "option"
-    names = [*parameter.opts, *parameter.secondary_opts] if option else [parameter.metavar or parameter.name.upper()]
+    names = [*parameter.opts, *parameter.secondary_opts] if option else [_metavar(parameter)]
     value = None if parameter.required else parameter.get_default(context)
     shown = "" if value is None or value is False or value in ((), []) else f"`{value}`"
     cells = (

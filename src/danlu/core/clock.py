@@ -85,9 +85,13 @@ class Every(Config):
     """An interval of the clock, such as `{steps: 50}`. With several units given, the first that is due counts."""
 
     steps: int | None = None
+    """optimiser steps"""
     epochs: float | None = None
+    """passes over the training data"""
     tokens: float | None = None
+    """tokens (padding not counted)"""
     seconds: float | None = None
+    """wall time of the training loop"""
 
     def model_post_init(self, _context: object) -> None:
         given = [value for value in (self.steps, self.epochs, self.tokens, self.seconds) if value is not None]

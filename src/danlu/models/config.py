@@ -76,6 +76,7 @@ class AdapterConfig(Config):
     """
 
     kind: Literal["lora", "dora", "qlora"] = "lora"
+    """how the change is made"""
     r: int = Field(default=16, gt=0)
     """rank of the change"""
     alpha: float | None = Field(default=None, gt=0)
