@@ -1,10 +1,13 @@
 """Data sets of the Hugging Face hub, through `datasets`, kept on disk by it."""
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from danlu.core.errors import DataError
+from danlu.core.hub import hub_reachable
 from danlu.data.fingerprints import digest_of
 from danlu.data.places import one_builder, telling_disk_troubles
 
@@ -23,7 +26,11 @@ def fetch(spec: str, cache: Path) -> list[tuple[Path, str]]:
         raise DataError("is neither a file here nor a hub name", where=spec, mend="Check the path, or write NAME:SPLIT")
     split = rest[-1] if rest else "train"
     config = rest[0] if len(rest) == 2 else None
-    data = _load(spec, name, config, split)
+    return files_of(_load(spec, name, config, split), spec, cache)
+
+
+def files_of(data: Any, spec: str, cache: Path) -> list[tuple[Path, str]]:
+    """The (file, format) pairs that hold a `datasets.Dataset`: its own Arrow files, else a Parquet file in `cache`."""
     kept = [Path(entry["filename"]) for entry in data.cache_files]
     if kept and data._indices is None:  # the files hold exactly these rows
         return [(path, "arrow") for path in kept]
@@ -36,12 +43,28 @@ def fetch(spec: str, cache: Path) -> list[tuple[Path, str]]:
     return [(path, "parquet")]
 
 
+@contextlib.contextmanager
+def _without_waiting() -> Iterator[None]:
+    """Where the hub cannot be reached, only what was fetched before is looked at, without half a minute of retries."""
+    import datasets.config
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    offline = not hub_reachable()
+    try:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before[0] or offline, before[1] or offline
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
+
+
 def _load(spec: str, name: str, config: str | None, split: str) -> Any:
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        return datasets.load_dataset(name, config, split=split)
+        with _without_waiting():
+            return datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the hub client raises dozens of kinds, all of which mean: not to be had
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise DataError(

@@ -54,7 +54,14 @@ def one_builder(path: Path) -> Iterator[None]:
     """Only one process at a time is inside for the same `path`; the others wait. A crash lets the next one in."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(path.name + ".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise RequestError(
+                f"files cannot be locked here ({error.strerror})",
+                where=str(path.parent),
+                mend="Set data.cache to a folder on a local disk",
+            ) from error
         yield
 
 

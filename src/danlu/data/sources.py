@@ -218,7 +218,7 @@ def _in_folder(folder: Path, spec: str) -> list[SourceFile]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
-    readable = [path for path in visible if _format_of(path)]
+    readable = _alike([path for path in visible if _format_of(path)], spec)
     if not readable:
         endings = sorted({path.suffix or path.name for path in visible})
         problem = (
@@ -226,6 +226,31 @@ def _in_folder(folder: Path, spec: str) -> list[SourceFile]:
         )
         raise DataError(problem, where=spec, mend="Give a folder with .txt, .jsonl, .csv or .parquet files")
     return [_file(path, str(Path(spec) / (key := path.relative_to(folder).as_posix())), key) for path in readable]
+
+
+_COMPANIONS = {"readme", "license", "licence", "changelog", "citation", "dataset_info", "state", "dataset_infos"}
+
+
+def _alike(found: list[Path], spec: str) -> list[Path]:
+    """The files without the notes that lie beside tables; documents and tables together are refused.
+
+    Raises:
+        DataError: what such a mixture means cannot be guessed.
+    """
+    tables = [path for path in found if not format_named(str(_format_of(path))).documents]
+    if not tables:
+        return found
+    named = [path for path in found if path.name.split(".")[0].lower() not in _COMPANIONS]
+    documents = [path for path in named if path not in set(tables)]
+    if documents:
+        table, document = tables[0], documents[0]
+        raise DataError(
+            f"the folder holds both texts ({len(documents)}, such as {document.name}) and tables ({len(tables)}, such "
+            f"as {table.name})",
+            where=spec,
+            mend=f"Say which with a pattern: {Path(spec) / '**' / ('*' + document.suffix)}",
+        )
+    return [path for path in named if path in set(tables)] or tables
 
 
 def _looks_local(spec: str) -> bool:

@@ -236,11 +236,11 @@ class Codec:
     def __init__(self, tokenizer: Any) -> None:
         fast: bool = getattr(tokenizer, "is_fast", False)
         self._slow: Any = None if fast else tokenizer
-        self._rust: Any = _bare(tokenizer.backend_tokenizer.to_str()) if fast else None
+        self._rust: Any = _bare(tokenizer.backend_tokenizer) if fast else None
         self.dtype = np.dtype(np.uint16 if len(tokenizer) <= 2**16 else np.uint32)
         self.nothing = np.zeros(0, dtype=self.dtype)
         self.prefix, self.suffix = self._specials(tokenizer)
-        described = self._rust.to_str() if fast else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+        described = self._rust.to_str() if self._rust is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
         self.key = digest_of(described, self.prefix.tolist(), self.suffix.tolist())
         self._bytes_of_token: dict[int, int] = {}
 
@@ -275,14 +275,18 @@ class Codec:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if state["_rust"] is not None:
-            self._rust = _bare(state["_rust"])
+            self._rust = _from_description(state["_rust"])
 
 
-def _bare(description: str) -> Any:
-    """The Rust tokenizer without cutting and filling up, which some saved tokenizers have switched on."""
+def _from_description(description: str) -> Any:
     from tokenizers import Tokenizer
 
-    core = Tokenizer.from_str(description)
+    return Tokenizer.from_str(description)
+
+
+def _bare(backend: Any) -> Any:
+    """A copy of the Rust tokenizer without cutting and filling up, which some saved tokenizers have switched on."""
+    core = _from_description(backend.to_str())
     core.no_truncation()
     core.no_padding()
     return core

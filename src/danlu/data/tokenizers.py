@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.core.errors import DataError, RequestError
+from danlu.core.hub import hub_reachable
 from danlu.data.chat import ROLE_TOKENS
 from danlu.data.config import TokenizerConfig
 from danlu.data.fingerprints import digest_of
@@ -69,8 +70,10 @@ def load_tokenizer(name: str) -> "PreTrainedTokenizerBase":
     try:
         if path.suffix == ".gguf" and path.is_file():
             tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        elif path.exists():
+            tokenizer = AutoTokenizer.from_pretrained(str(path), local_files_only=True)
         else:
-            tokenizer = AutoTokenizer.from_pretrained(str(path) if path.exists() else name)
+            tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=not hub_reachable())
     except Exception as error:  # transformers and the hub client raise many kinds; all mean: not to be had
         reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
         raise RequestError(

@@ -2,10 +2,11 @@
 
 import contextlib
 import gzip
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, ClassVar, cast
+from typing import IO, Any, ClassVar, cast
 
 from danlu.core.errors import DataError
 from danlu.data.rows import BadRow, Row
@@ -64,15 +65,43 @@ def _decompressed(path: Path) -> Iterator[IO[bytes]]:
         with gzip.open(path) as file:
             yield cast(IO[bytes], file)
     elif path.suffix == ".zst":
-        import io
-
-        import zstandard
-
-        with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw, read_across_frames=True) as file:
-            yield cast(IO[bytes], io.BufferedReader(file, 1 << 20))  # type: ignore[type-var]
+        with path.open("rb") as raw, io.BufferedReader(_ZstdReader(raw), 1 << 20) as file:
+            yield cast(IO[bytes], file)
     else:
         with path.open("rb", buffering=1 << 20) as file:
             yield file
+
+
+class _ZstdReader(io.RawIOBase):
+    """Decompresses frame after frame; unlike zstandard's own reader it tells when the last one is cut short."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        import zstandard
+
+        self._raw = raw
+        self._open = zstandard.ZstdDecompressor().decompressobj
+        self._frame = self._open()
+        self._begun = False
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            packed = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._begun = self._open(), False
+            packed = packed or self._raw.read(1 << 17)
+            if not packed:
+                if self._begun:
+                    raise EOFError("the file ends before its content does")
+                return 0
+            self._begun = True
+            self._ready = self._frame.decompress(packed)
+        size = min(len(buffer), len(self._ready))
+        buffer[:size], self._ready = self._ready[:size], self._ready[size:]
+        return size
 
 
 def _broken(path: Path, error: Exception) -> DataError:

@@ -19,8 +19,17 @@ class ParquetFormat(Format):
 
     def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
         number = 0
+        import pyarrow
+
         with _table(path, name) as table:
-            for batch in table.iter_batches(batch_size=BATCH_ROWS):
+            batches = table.iter_batches(batch_size=BATCH_ROWS)
+            while True:
+                try:
+                    batch = next(batches, None)
+                except (pyarrow.ArrowException, OSError) as error:
+                    raise _broken(name, error) from error
+                if batch is None:
+                    return
                 for fields in batch.to_pylist():
                     number += 1
                     yield Row(name, number, fields)
@@ -43,5 +52,9 @@ def _table(path: Path, name: str) -> Any:
                 unpacked.write(piece)
         unpacked.seek(0)
         return pyarrow.parquet.ParquetFile(unpacked)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"is not a Parquet file ({error})", where=name, mend="Fetch or write it again") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _broken(name, error) from error
+
+
+def _broken(name: str, error: Exception) -> DataError:
+    return DataError(f"is no sound Parquet file ({error})", where=name, mend="Fetch or write it again")
