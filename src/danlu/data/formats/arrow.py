@@ -38,5 +38,5 @@ def _batches(path: Path, name: str) -> Iterator[Any]:
             except pyarrow.ArrowInvalid:
                 file = pyarrow.ipc.open_file(mapped)
                 yield from (file.get_batch(at) for at in range(file.num_record_batches))
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"is not an Arrow file ({error})", where=name, mend="Fetch or write it again") from error
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"is no sound Arrow file ({error})", where=name, mend="Fetch or write it again") from error
