@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from danlu.cli import live, words
+from danlu.cli import live
+from danlu.core import words
 from danlu.core.journal import Record
 
 BUDGET = {"steps": 100, "epochs": None, "tokens": None, "minutes": None}

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from danlu.cli.words import count, duration, metrics_line, rate
+from danlu.cli.words import metrics_line, rate
 from danlu.core.journal import Record, number
+from danlu.core.words import count, duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -93,11 +94,11 @@ class Story:
     def _start(self, record: Record) -> str:
         self.name, self.budget = str(record.get("name", "")), dict(record.get("budget") or {})  # type: ignore[call-overload]
         resumed = record.get("resumed_from")
-        words = [f"{count(record['parameters'])} parameters"] if "parameters" in record else []
+        words = [f"{count(number(record['parameters']))} parameters"] if "parameters" in record else []
         trainable = record.get("trainable_parameters")
         if trainable not in (None, record.get("parameters")):
-            words[-1:] = [f"{words[-1]}, {count(trainable)} of them trained"]
-        words += [f"{count(record['train_tokens'])} tokens"] if record.get("train_tokens") else []
+            words[-1:] = [f"{words[-1]}, {count(number(trainable))} of them trained"]
+        words += [f"{count(number(record['train_tokens']))} tokens"] if record.get("train_tokens") else []
         processes = number(record.get("world_size", 1))
         words.append(str(record.get("device", "")) + (f" x {processes:.0f} processes" if processes > 1 else ""))
         words += [str(record["precision"])] if "precision" in record else []

@@ -9,8 +9,9 @@ from pathlib import Path
 import typer
 
 from danlu.cli.live import Listener, Manner
-from danlu.cli.words import duration, metrics_line, rate
+from danlu.cli.words import metrics_line, rate
 from danlu.core.errors import RequestError
+from danlu.core.words import duration
 from danlu.recipe.load import load_recipe
 from danlu.recipe.recipe import Recipe
 

@@ -11,8 +11,9 @@ _MARKS = {"good": "ok", "note": "--", "bad": "!!"}
 
 
 def command(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False) -> None:
-    """Say what this machine offers: libraries, device, memory, disk, speed; and what to do about what is missing.
+    """Say what this machine offers, and what is missing.
 
+    Looks at libraries, device, memory, disk, speed, kernels and extras, and ends with advice.
     Exits with 1 when something is missing without which danlu cannot train.
     """
     import dataclasses

@@ -27,7 +27,10 @@ def command(
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the metrics there too, as JSON.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the metrics as one JSON object.")] = False,
 ) -> None:
-    """Measure a model on data: for text its loss, perplexity and bits per byte."""
+    """Measure a model on data.
+
+    For text: loss, perplexity and bits per byte.
+    """
     import json
 
     from danlu.cli.words import options_of

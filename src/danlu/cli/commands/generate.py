@@ -22,7 +22,10 @@ def command(
         typer.Option("--chat/--no-chat", help="Ask as in a chat.  [default: as in training]", show_default=False),
     ] = None,
 ) -> None:
-    """Let a language model go on from PROMPT, printed as it is written."""
+    """Let a language model continue a text.
+
+    It is printed as it is written; the same seed gives the same text.
+    """
     from danlu.core.config import read_options
     from danlu.models.writing import Writing
     from danlu.stages.generate import generate

@@ -55,7 +55,7 @@ def _ask_task() -> str:
 
 
 def _show(look: "Look") -> None:
-    from danlu.cli.words import count, size
+    from danlu.core.words import count, size
 
     columns = ", ".join(f"{role} = {column}" for role, column in look.columns.by_role.items())
     rows = (

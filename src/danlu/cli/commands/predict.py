@@ -27,7 +27,10 @@ def command(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing.")] = False,
 ) -> None:
-    """Write a model's answer to each row of FILE, as JSON lines in the same order."""
+    """Let a model answer each row of a file.
+
+    Writes one JSON line for each row, in the same order: the row's own fields and the answer.
+    """
     from danlu.cli.words import options_of
     from danlu.stages.predict import predict
 
