@@ -105,19 +105,18 @@ def _extrapolate(try_rows: Callable[[int], None], rows: int, reserve_bytes: int,
     before = _resident_bytes()
     free = _SHARE * available_bytes() / sharing - reserve_bytes
     peaks: dict[int, int] = {}
-    for trial in (1, 2, 4):
-        if trial > rows:
-            break
+    for trial in sorted({min(number, rows) for number in (1, 2, 4)}):
         # Before a trial, the bound on the safe side: all that the last one took, of the code's pages too, doubles.
-        if peaks and 2 * (peaks[trial // 2] - before) > free:
-            return trial // 2
+        last = max(peaks, default=0)
+        if last and 2 * (peaks[last] - before) > free:
+            return last
         with _peak() as peak:
             fits = _fits(try_rows, trial, cpu, reserve_bytes)
         if not fits:
-            return _half(trial)
+            return last or _half(1)
         peaks[trial] = peak[0]
-    if len(peaks) < 3:
-        return max(peaks)
+    if rows <= 4:
+        return rows
     # The first trial also loads code and fills pools, so the slope is taken without it.
     slope = max((peaks[4] - peaks[2]) / 2, 1.0)
     room = (before + free - peaks[4]) / slope
