@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from danlu.core.errors import RequestError, nearest
 from danlu.models.config import AdapterConfig
+from danlu.models.quantise import quantise_base
 
 _TASK_TYPES = {
     "AutoModelForCausalLM": "CAUSAL_LM",
@@ -38,9 +39,9 @@ def adapt(
     """
     targets = _targets(model, config)
     kept = sorted({name.rpartition(".")[0].rpartition(".")[2] for name in fresh if "." in name})
+    model.requires_grad_(False)
+    _cast_frozen(model, frozen_dtype, skip=kept)
     if config.kind == "qlora":
-        from danlu.models.quantise import quantise_base
-
         quantise_base(model, bits=config.bits, skip=kept)
     alpha = config.alpha if config.alpha is not None else 2 * config.r
     made = LoraConfig(
@@ -54,8 +55,10 @@ def adapt(
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
     adapted = get_peft_model(model, made, autocast_adapter_dtype=True)
-    if frozen_dtype != torch.float32 and config.kind != "qlora":
-        _cast_frozen(adapted, frozen_dtype)
+    for layer in adapted.modules():
+        own = {nn.Linear: _FrozenLinear, Conv1D: _FrozenConv1D}.get(type(layer))
+        if own is not None and layer.weight.dtype != torch.float32 and not layer.weight.requires_grad:
+            layer.__class__ = own
     return adapted
 
 
@@ -72,12 +75,29 @@ def _targets(model: PreTrainedModel, config: AdapterConfig) -> str | list[str]:
     return list(config.targets)
 
 
-def _cast_frozen(model: nn.Module, dtype: torch.dtype) -> None:
-    """Parameters alone, not buffers: rotary frequencies in bf16 would blur far positions."""
-    shared = {id(weight) for part in model.modules() if isinstance(part, nn.Embedding) for weight in part.parameters()}
-    for module in model.modules():
-        if not isinstance(module, (nn.Linear, Conv1D)):
-            continue
-        for weight in module.parameters(recurse=False):
-            if not weight.requires_grad and id(weight) not in shared:
-                weight.data = weight.data.to(dtype)
+def _cast_frozen(model: PreTrainedModel, dtype: torch.dtype, skip: Sequence[str]) -> None:
+    """The weights of linear layers but the head; buffers stay, for rotary frequencies in bf16 would blur positions."""
+    if dtype == torch.float32:
+        return
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if type(module) in (nn.Linear, Conv1D) and module is not head and name.rpartition(".")[2] not in skip:
+            module.to(dtype)
+
+
+class _FrozenLinear(nn.Linear):
+    """A linear layer whose weights are of a smaller type than what flows in, with or without autocast."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _back(super().forward(input.to(self.weight.dtype)), input)
+
+
+class _FrozenConv1D(Conv1D):
+    """The same for GPT-2's transposed linear layer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _back(super().forward(x.to(self.weight.dtype)), x)
+
+
+def _back(output: Tensor, given: Tensor) -> Tensor:
+    return output if torch.is_autocast_enabled(given.device.type) else output.to(given.dtype)

@@ -68,7 +68,9 @@ def _merged(layer: Any, base: Any) -> Tensor:
 
 def _dequantised(weight: Tensor) -> Tensor:
     quantised: Any = weight
-    plain: Tensor = weight if type(weight) in (Tensor, nn.Parameter) else quantised.dequantize()
+    if type(weight) in (Tensor, nn.Parameter):
+        return weight
+    plain: Tensor = getattr(quantised, "get_original_weight", quantised.dequantize)()
     return plain
 
 
