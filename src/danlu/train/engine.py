@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 from torch import nn
+from transformers import PreTrainedModel
 
 from danlu.control.policy import Decision, Policy
 from danlu.core.action import Action, QuarantineData, SetDial, Stop
