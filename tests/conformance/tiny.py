@@ -42,7 +42,10 @@ class Rows:
     def _row(self, length: int, random: np.random.Generator) -> dict[str, np.ndarray]:
         tokens = random.integers(3, VOCAB, length).astype(np.int32)
         labels = np.where(random.random(length) < 1 / 3, -100, tokens).astype(np.int32)
-        return {"input_ids": tokens, "labels": labels, "num_bytes": np.array(length)}
+        places = np.arange(length, dtype=np.int32)
+        if random.random() < 1 / 3:  # two documents in a row
+            places[length // 2 :] -= length // 2
+        return {"input_ids": tokens, "labels": labels, "position_ids": places, "num_bytes": np.array(length)}
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -122,7 +125,9 @@ def make_engine(
         micro_batch=micro_rows,
         samples=False,
     )
-    return Engine(plan)
+    engine = Engine(plan)
+    engine.checkpoints.keep = steps
+    return engine
 
 
 def finish(engine: Engine) -> Done:
