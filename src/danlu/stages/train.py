@@ -9,6 +9,7 @@ from typing import Any
 import danlu
 from danlu.core.errors import DanluError, RequestError
 from danlu.core.journal import Journal, Record, read_journal
+from danlu.data.places import telling_disk_troubles
 from danlu.dist.world import World, start_world, stop_world
 from danlu.dist.wrap import full_weights
 from danlu.models.build import build_model
@@ -85,12 +86,13 @@ def _run(plan: Plan, recipe: Recipe, *, resume: bool) -> Path:
     try:
         if plan.world.is_first:
             write_atomically(plan.folder / "recipe.yaml", resolved_yaml(recipe))
-        with Interrupts() as interrupts:
-            engine = Engine(plan)
-            _start(engine, resume=resume)
-            ending = run_loop(engine, interrupts)
-        _export(engine, recipe)
-        _close(engine, ending)
+        with telling_disk_troubles(plan.folder):
+            with Interrupts() as interrupts:
+                engine = Engine(plan)
+                _start(engine, resume=resume)
+                ending = run_loop(engine, interrupts)
+            _export(engine, recipe)
+            _close(engine, ending)
     except BaseException as error:
         with contextlib.suppress(OSError):
             _fail(plan, engine, error)
@@ -174,12 +176,13 @@ def _export(engine: Engine, recipe: Recipe) -> None:
     with engine.weights_to_use(), full_weights(engine.module):
         if engine.world.is_first:
             adapter = recipe.model.adapter
+            data = recipe.data.model_copy(update=engine.plan.data.found)
             save_model(
                 engine.model,
                 engine.plan.folder / "model",
                 tools=engine.plan.data.tools,
                 merge=bool(adapter and adapter.merge),
-                notes={"danlu": danlu.__version__, **recipe.task.notes(recipe.data.model_copy(update=engine.plan.data.found))},
+                notes={"danlu": danlu.__version__, **recipe.task.notes(data)},
             )
         engine.world.barrier()
 
@@ -196,6 +199,7 @@ def _write_samples(engine: Engine) -> None:
 
 def _close(engine: Engine, ending: Ending) -> None:
     engine.checkpoints.wait()
+    engine.loader.close()
     _end(engine.plan, engine, ending)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from danlu.control.policy import Decision, Policy
@@ -53,6 +53,7 @@ class Engine:
         self.best: Evaluation | None = None
         self.stop: Stop | None = None
         self.saved_at: int | None = None
+        self._terms: Mapping[str, Tensor] | None = None
         self._tokens_done, self._busy_seconds = 0, 0.0
         self.loader = Loader(
             plan.data.train,
@@ -146,9 +147,8 @@ class Engine:
     def evaluate(self) -> bool:
         """Evaluates on the validation data, journals it, and says whether it is the best so far."""
         task, world = self.plan.task, self.world
-        rows = batches(
-            self.plan.data.valid, task.collate, size=self.batch_size(), rank=world.rank, world_size=world.size
-        )
+        size = BatchSize(tokens=self.stepper.micro_cost * world.size)
+        rows = batches(self.plan.data.valid, task.collate, size=size, rank=world.rank, world_size=world.size)
         module = unwrap(self.module) if self.plan.parallel.strategy == "ddp" else self.module
         started = time.monotonic()
         with self.weights_to_use():
@@ -187,7 +187,17 @@ class Engine:
                 raise NotImplementedError(f"{type(action).__name__} cannot be applied at a step boundary")
 
     def save(self, *, best: bool = False) -> None:
-        """Writes a checkpoint of everything that the next step depends on."""
+        """Writes a checkpoint of everything that the next step depends on.
+
+        Raises:
+            RunError: the last loss is NaN or infinite: such weights must not take the place of good ones.
+        """
+        if self._terms is not None and not math.isfinite(loss := float(self._terms["loss"])):
+            raise RunError(
+                f"the loss became {loss} at step {self.clock.step} or before",
+                mend="Lower train.optimizer.lr, lengthen train.schedule.warmup, or add techniques.grad_clip; "
+                "the last checkpoint before it is whole",
+            )
         trees = {"module": state_of(self.module, self.optimizer, frozen=False), "run": self._state()}
         started = time.monotonic()
         path = self.checkpoints.save(self.clock.step, trees, best=best)
@@ -236,6 +246,7 @@ class Engine:
 
     def read(self, before: Clock, result: StepResult, *, step_seconds: float, data_wait_seconds: float) -> None:
         """Lets the probes read the step; when a line of the journal is due, writes it and answers to it."""
+        self._terms = result.terms
         self._tokens_done += result.num_tokens
         self._busy_seconds += step_seconds
         due = before.step == 0 or self.plan.log_every.due(before, self.clock)
@@ -276,20 +287,6 @@ class Engine:
             decisions = self.policy.decide(findings, self.clock, self.dials)
         for decision in self.world.broadcast_object(decisions):
             self.obey([decision.action], decision.by, apply=decision.apply)
-
-    def check_finite(self, result: StepResult) -> None:
-        """A loss that is not a number ends the run before it can reach a checkpoint.
-
-        Raises:
-            RunError: the loss of the step is NaN or infinite.
-        """
-        loss = float(result.terms["loss"])
-        if not math.isfinite(loss):
-            raise RunError(
-                f"the loss became {loss} at step {self.clock.step}",
-                mend="Lower train.optimizer.lr, lengthen train.schedule.warmup, or add techniques.grad_clip; "
-                "the last checkpoint before it is whole",
-            )
 
     def _state(self) -> dict[str, Any]:
         saved = {

@@ -40,12 +40,8 @@ def train(engine: Engine, interrupts: Interrupts) -> Ending:
         for technique, state in engine.active:
             technique.after_step(engine.context(), state)
         engine.read(before, result, step_seconds=time.monotonic() - started, data_wait_seconds=data_wait_seconds)
-        evaluating = engine.plan.evaluate_every.due(before, engine.clock)
-        saving = engine.plan.checkpoint_every.due(before, engine.clock)
-        if evaluating or saving:
-            engine.check_finite(result)
-        best = evaluating and engine.evaluate()
-        if best or saving:
+        best = engine.plan.evaluate_every.due(before, engine.clock) and engine.evaluate()
+        if best or engine.plan.checkpoint_every.due(before, engine.clock):
             engine.save(best=best)
     return _finished(engine)
 
