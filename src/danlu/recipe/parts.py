@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, PlainSerializer, ValidationError
 
 from danlu.core import discover
 from danlu.core.errors import RequestError
@@ -83,12 +83,21 @@ def _read_technique(name: str, options: object) -> list[Technique]:
     return [_make(cls, switch, (name,))]
 
 
+def _by_name(techniques: tuple[Technique, ...]) -> tuple[Technique, ...]:
+    """The order in which they are given means nothing, so that equal recipes are equal."""
+    return tuple(sorted(techniques, key=lambda technique: technique.name()))
+
+
 def _write_techniques(techniques: Iterable[Technique]) -> dict[str, object]:
-    ordered = sorted(techniques, key=lambda technique: technique.name())
-    return {technique.name(): technique.model_dump(mode="json", by_alias=True) or True for technique in ordered}
+    return {technique.name(): technique.model_dump(mode="json", by_alias=True) or True for technique in techniques}
 
 
 TaskPart = Annotated[Task, BeforeValidator(_read_task), PlainSerializer(_write_task)]
 """A Task; in YAML its name, or `{kind: name, option: ...}`"""
-TechniqueParts = Annotated[tuple[Technique, ...], BeforeValidator(_read_techniques), PlainSerializer(_write_techniques)]
+TechniqueParts = Annotated[
+    tuple[Technique, ...],
+    BeforeValidator(_read_techniques),
+    AfterValidator(_by_name),
+    PlainSerializer(_write_techniques),
+]
 """Techniques; in YAML `{name: {option: ...} | true | false}`"""
