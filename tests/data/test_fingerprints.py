@@ -7,7 +7,6 @@ from danlu.core.errors import DataError
 from danlu.data import fingerprints
 from danlu.data.fingerprints import content_digests, digest_of
 
-
 LONG_AGO_NS = 10**18
 
 

@@ -109,7 +109,9 @@ def test_bad_rows_are_refused_or_handed_over(write, cache):
 
 
 def test_the_fingerprint_follows_the_content_not_the_place(write, cache):
-    first, second = (open_source(str(write(name, "same")).rpartition("/")[0], cache=cache) for name in ("x/a.txt", "y/a.txt"))
+    first, second = (
+        open_source(str(write(name, "same")).rpartition("/")[0], cache=cache) for name in ("x/a.txt", "y/a.txt")
+    )
     assert first.fingerprint == second.fingerprint
     write("y/a.txt", "diff")
     assert open_source(second.spec, cache=cache).fingerprint != first.fingerprint

@@ -9,6 +9,7 @@ from typing import Any
 from danlu.core.errors import DataError
 from danlu.core.hub import hub_reachable
 from danlu.data.fingerprints import digest_of
+from danlu.data.formats.arrow import ArrowFormat
 from danlu.data.places import one_builder, telling_disk_troubles
 
 _NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -32,7 +33,7 @@ def fetch(spec: str, cache: Path) -> list[tuple[Path, str]]:
 def files_of(data: Any, spec: str, cache: Path) -> list[tuple[Path, str]]:
     """The (file, format) pairs that hold a `datasets.Dataset`: its own Arrow files, else a Parquet file in `cache`."""
     kept = [Path(entry["filename"]) for entry in data.cache_files]
-    if kept and data._indices is None:  # the files hold exactly these rows
+    if kept and data._indices is None and sum(map(_num_rows, kept)) == data.num_rows:  # exactly these rows, in order
         return [(path, "arrow") for path in kept]
     path = cache / "hub" / f"{digest_of(spec, data._fingerprint)}.parquet"
     with telling_disk_troubles(cache), one_builder(path):
@@ -41,6 +42,10 @@ def files_of(data: Any, spec: str, cache: Path) -> list[tuple[Path, str]]:
             data.to_parquet(str(aside))
             aside.replace(path)
     return [(path, "parquet")]
+
+
+def _num_rows(path: Path) -> int:
+    return ArrowFormat().count(path, str(path), None)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,7 @@ def _start(num_processes: int) -> "subprocess.Popen[bytes]":
     home = str(Path(danlu.__file__).parent.parent)
     variables = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")])),
+        "PYTHONPATH": os.pathsep.join([home, *filter(None, sys.path)]),
         "RAYON_NUM_THREADS": str(max(1, cores // num_processes)),
         "TOKENIZERS_PARALLELISM": "true",
     }

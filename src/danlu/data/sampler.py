@@ -164,12 +164,17 @@ def _num_fitting(lengths: np.ndarray, ends: np.ndarray, size: BatchSize) -> int:
 
 
 def _runs(lengths: np.ndarray, size: BatchSize) -> np.ndarray:
-    """Where each run of sorted examples ends."""
+    """Where each run of sorted examples ends. Runs measured in tokens are about equal, so that none is a small rest."""
     if size.examples is not None:
         return np.append(np.arange(size.examples, len(lengths), size.examples), len(lengths))
-    sums = np.concatenate([[0], np.cumsum(lengths)])
-    bounds = [0]
-    while bounds[-1] < len(lengths):
-        fitting = int(np.searchsorted(sums, sums[bounds[-1]] + (size.tokens or 1), side="right")) - 1
-        bounds.append(max(fitting, bounds[-1] + 1))
-    return np.array(bounds[1:])
+    limit = size.tokens or 1
+    sums = np.cumsum(lengths)
+    num_runs = -(-int(sums[-1]) // limit)
+    while True:
+        shares = sums[-1] * np.arange(1, num_runs) / num_runs
+        bounds = np.unique(np.append(np.searchsorted(sums, shares, side="right"), len(lengths)))
+        bounds = bounds[bounds > 0]
+        over = np.diff(sums[bounds - 1], prepend=0) > limit
+        if not (over & (np.diff(bounds, prepend=0) > 1)).any():
+            return bounds
+        num_runs += 1 + num_runs // 64

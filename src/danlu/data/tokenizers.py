@@ -1,5 +1,6 @@
 """Tokenizers: loaded from a folder, a hub name or a .gguf file, or trained on the data."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def make_tokenizer(
     folder = cache_folder(cache) / "tokenizers" / name
     with telling_disk_troubles(cache_folder(cache)), one_builder(folder):
         if not (folder / "tokenizer.json").is_file():
-            tokenizer = _trained(config, _sample(texts(), num_bytes))
+            tokenizer = _trained(config, _not_empty(_sample(texts(), num_bytes)))
             with written_aside(folder) as aside:
                 tokenizer.save_pretrained(aside)
     return load_tokenizer(str(folder))
@@ -101,14 +102,19 @@ def _sample(texts: Iterable[str], num_bytes: int | None) -> Iterator[str]:
                 return
 
 
+def _not_empty(texts: Iterator[str]) -> Iterator[str]:
+    first = next((text for text in texts if text), None)
+    if first is None:
+        raise DataError("there is no text to train a tokenizer on", where="data.train", mend="Give a source with text")
+    return itertools.chain([first], texts)
+
+
 def _trained(config: TokenizerConfig, texts: Iterable[str]) -> "PreTrainedTokenizerBase":
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 
     specials = [PAD, BOS, EOS, UNKNOWN, *ROLE_TOKENS]
     core = _bpe(config.size, specials, texts) if config.train == "bpe" else _unigram(config.size, specials, texts)
-    if core.get_vocab_size() <= len(specials) + 1:
-        raise DataError("there is no text to train a tokenizer on", where="data.train", mend="Give a source with text")
     bos = core.token_to_id(BOS)
     core.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, bos)]
