@@ -24,7 +24,7 @@ def cache_folder(cache: str | Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def telling_disk_troubles(folder: Path) -> Iterator[None]:
+def telling_disk_troubles(folder: Path, *, setting: str = "data.cache") -> Iterator[None]:
     """Turns a full disk or a folder that cannot be written into one clear message.
 
     Raises:
@@ -38,13 +38,13 @@ def telling_disk_troubles(folder: Path) -> Iterator[None]:
             raise RunError(
                 "the disk is full; nothing half-written was left there",
                 where=str(folder),
-                mend="Free some space, or set data.cache to a folder on another disk",
+                mend=f"Free some space, or set {setting} to a folder on another disk",
             ) from error
         if error.errno in _CLOSED and (error.filename is None or Path(error.filename).is_relative_to(folder)):
             raise RequestError(
                 f"cannot write here ({os.strerror(error.errno)})",  # type: ignore[arg-type]
                 where=str(folder),
-                mend="Set data.cache to a folder of your own",
+                mend=f"Set {setting} to a folder of your own",
             ) from error
         raise
 

@@ -86,7 +86,7 @@ def _run(plan: Plan, recipe: Recipe, *, resume: bool) -> Path:
     try:
         if plan.world.is_first:
             write_atomically(plan.folder / "recipe.yaml", resolved_yaml(recipe))
-        with telling_disk_troubles(plan.folder):
+        with telling_disk_troubles(plan.folder, setting="--out"):
             with Interrupts() as interrupts:
                 engine = Engine(plan)
                 _start(engine, resume=resume)
