@@ -17,6 +17,8 @@ from danlu.models.writing import BATCH_ROWS, Writing, context_of, log_probabilit
 
 SAMPLE_TOKENS = 96
 PROMPT_TOKENS = 24
+PROMPT_CHARACTERS = 160
+SHORTEST_PROMPT = 8
 IGNORED = -100
 
 
@@ -108,10 +110,10 @@ def sample_texts(
     ]
 
 
-def prompts_from(examples: ExampleSet, number: int) -> list[list[int]]:
-    """Beginnings of examples, evenly spread: up to where the answer begins, or the first tokens of a plain text."""
+def prompts_from(examples: ExampleSet, number: int, tokenizer: Any) -> list[str | list[int]]:
+    """Something to go on from, of examples that are evenly spread: all before the answer, or a line of a plain text."""
     chosen = np.linspace(0, len(examples) - 1, num=min(number, len(examples)), dtype=int)
-    prompts = [_beginning(examples[int(at)]) for at in dict.fromkeys(chosen)]
+    prompts = [_beginning(examples[int(at)], tokenizer) for at in dict.fromkeys(chosen.tolist())]
     return [prompt for prompt in prompts if prompt]
 
 
@@ -124,7 +126,7 @@ def _fitting(model: nn.Module, encoder: TextEncoder, fields: Mapping[str, object
     return ids
 
 
-def _beginning(example: Mapping[str, np.ndarray]) -> list[int]:
+def _beginning(example: Mapping[str, np.ndarray], tokenizer: Any) -> str | list[int]:
     ids_T = np.asarray(example["input_ids"])
     if "position_ids" in example:  # packed: only the row's first document
         starts = np.flatnonzero(np.asarray(example["position_ids"]) == 0)
@@ -133,7 +135,14 @@ def _beginning(example: Mapping[str, np.ndarray]) -> list[int]:
         asked = int(np.argmax(np.asarray(example["labels"])[: len(ids_T)] != IGNORED))
         if asked > 1:
             return ids_T[:asked].tolist()
-    return ids_T[: min(PROMPT_TOKENS, max(1, len(ids_T) // 2))].tolist()
+    return _line(tokenizer.decode(ids_T.tolist(), skip_special_tokens=True)) or ids_T[:PROMPT_TOKENS].tolist()
+
+
+def _line(text: str) -> str:
+    """A line that stands for itself, the first that begins at the margin if there is one; "" when all are broken."""
+    whole = [line.rstrip()[:PROMPT_CHARACTERS] for line in text.splitlines()[1:-1]]  # a row may begin and end anywhere
+    lines = [line for line in whole if len(line.strip()) >= SHORTEST_PROMPT]
+    return next((line for line in lines if line[0].isalpha()), lines[0] if lines else "")
 
 
 def _kind(fields: Mapping[str, object], options: TextOptions, *, has_template: bool) -> str:

@@ -120,7 +120,7 @@ class TextGeneration(Task):
 
     def samples(self, model: nn.Module, data: Prepared, seed: int) -> list[dict[str, str]]:
         """Continues the recipe's prompts, or the beginnings of some validation rows."""
-        prompts = self.prompts or prompts_from(data.valid, self.num_samples)
+        prompts = self.prompts or prompts_from(data.valid, self.num_samples, data.tools)
         return sample_texts(model, data.tools, prompts, seed=seed)
 
     def predict(

@@ -82,17 +82,19 @@ def chart(
     from_zero: bool = False,
     marks: Sequence[Mark] = (),
     tall: bool = False,
+    until: float = 0.0,
 ) -> Markup | None:
     """A figure with curves over steps; None when there is nothing to draw.
 
     Args:
         show: how a number of the y axis is written.
+        until: how far the x axis reaches at least, so that charts beside each other share it.
         from_zero: the y axis starts at zero, for amounts; a log axis is taken instead where numbers span decades.
     """
     lines = [line for line in lines if line.series]
     if not lines:
         return None
-    x_axis = _x_axis([x for line in lines for x in line.series.xs])
+    x_axis = Axis(low=0.0, high=max([1.0, until, *(x for line in lines for x in line.series.xs)]))
     y_axis = _y_axis([y for line in lines for y in line.series.finite], from_zero=from_zero)
     thinned = [(line, thin(line.series)) for line in lines]
     return render(
@@ -164,11 +166,6 @@ def thin(series: Series, most: int = MOST_POINTS) -> Thinned:
         lows=[min(ys) if ys else None for ys in finite],
         highs=[max(ys) if ys else None for ys in finite],
     )
-
-
-def _x_axis(xs: Sequence[float]) -> Axis:
-    low, high = min(xs), max(xs)
-    return Axis(low=0.0 if low <= 0.1 * high else low, high=high) if high > low else Axis(low=low - 1, high=high + 1)
 
 
 def _y_axis(ys: Sequence[float], *, from_zero: bool) -> Axis:

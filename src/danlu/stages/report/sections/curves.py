@@ -26,6 +26,8 @@ KNOWN: dict[str, tuple[str, Show, str]] = {
     "memory_bytes": ("Memory", size, ""),
 }
 HIDDEN = ("loss", "data_wait_share")
+SAME = {"examples_per_second": "tokens_per_second"}
+"""readings that tell nothing new beside another one"""
 
 
 def section(run: RunRecords) -> Html | None:
@@ -50,6 +52,7 @@ def _loss(run: RunRecords) -> Html | None:
         + (" Dotted uprights are findings; the timeline names them." if happened else ""),
         marks=happened,
         tall=True,
+        until=run.last_step,
     )
 
 
@@ -57,7 +60,7 @@ def _metric(run: RunRecords, name: str) -> Html | None:
     if name == "loss" or len(run.metric(name).finite) < 2:
         return None
     line = Line(label="kept aside", series=run.metric(name), style="accent")
-    return chart([line], title=label(name).capitalize(), show=lambda value: shown(name, value))
+    return chart([line], title=label(name).capitalize(), show=lambda value: shown(name, value), until=run.last_step)
 
 
 def _reading(run: RunRecords, name: str) -> Html | None:
@@ -65,11 +68,12 @@ def _reading(run: RunRecords, name: str) -> Html | None:
     series = run.reading(name)
     if name not in KNOWN and len(set(series.finite)) < 2:
         return None
-    return chart([Line(label="", series=series)], title=title, caption=caption, show=show, from_zero=name in KNOWN)
+    line = Line(label="", series=series)
+    return chart([line], title=title, caption=caption, show=show, from_zero=name in KNOWN, until=run.last_step)
 
 
 def _order(run: RunRecords) -> list[str]:
     """The readings that are drawn here: the known ones first, then whatever else a probe gave; not those by layer."""
-    names = [name for name in run.reading_names if name not in HIDDEN]
+    names = [name for name in run.reading_names if name not in HIDDEN and SAME.get(name) not in run.reading_names]
     rest = [name for name in names if name not in KNOWN and ("/" not in name or name.startswith("loss/"))]
     return [name for name in KNOWN if name in names] + rest

@@ -4,7 +4,7 @@ from danlu.core.journal import number
 from danlu.stages.report.html import render
 from danlu.stages.report.records import RunRecords
 from danlu.stages.report.section import Html
-from danlu.stages.report.words import duration, percent
+from danlu.stages.report.words import GAP, duration
 
 TITLE = "Where the time went"
 ORDER = 60
@@ -27,7 +27,7 @@ def section(run: RunRecords) -> Html | None:
     parts = [
         {
             "name": name,
-            "value": f"{duration(seconds)}, {percent(seconds / whole)}",
+            "value": f"{duration(seconds)}, {100 * seconds / whole:.1f}{GAP}%",
             "words": words,
             "percent": 100 * seconds / whole,
             "shade": round(1 - 0.36 * at, 2),

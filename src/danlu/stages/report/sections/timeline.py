@@ -52,7 +52,7 @@ def _event(run: RunRecords, record: Record) -> Event:
 
 def _start(record: Record) -> Event:
     if record.get("resumed_from") is None:
-        return _made(record, title="Began", words=str(record.get("device") or ""))
+        return _made(record, title="Began", words=f"on {record['device']}" if record.get("device") else "")
     return _made(record, title="Resumed", words=f"from the checkpoint of step {record['resumed_from']}")
 
 

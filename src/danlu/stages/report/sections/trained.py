@@ -85,7 +85,7 @@ def _techniques(run: RunRecords) -> str:
 
 
 def _setting(name: str, options: object) -> str:
-    inside = ", ".join(f"{key} {value}" for key, value in mapping(options).items())
+    inside = ", ".join(f"{key} {value}" for key, value in mapping(options).items() if value)
     return name.replace("_", " ") + (f" ({inside})" if inside else "")
 
 
