@@ -70,6 +70,8 @@ def _one(entry: Mapping[str, typing.Any], parent: type[BaseModel], place: Place)
     keys, owner = _walk(entry["loc"], parent)
     inner = entry.get("ctx", {}).get("error")
     here = place + keys
+    if entry["type"] == "default_factory_not_called":  # what it follows from is wrong, and said so elsewhere
+        return []
     if isinstance(inner, ValidationError):
         return problems_of(inner, owner or parent, here)
     if isinstance(inner, ProblemsError):

@@ -125,6 +125,7 @@ def _plan(recipe: Recipe, data: Prepared, model: Any, world: World, journal: Jou
         folder=folder,
         gemm_rate=measure_gemm(pick_precision(train.precision, world.device), world.device),
         micro_batch=train.micro_batch,
+        samples=train.samples,
     )
 
 
