@@ -36,7 +36,7 @@ lint: install  ## style, types, and which folder may import which
 	@$(BIN)/lint-imports --no-cache
 
 docs: install  ## the documentation, into site/
-	@$(BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 benchmark: install  ## what is measured rather than tested: slow, wants a quiet machine
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -m slow

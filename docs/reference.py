@@ -84,7 +84,8 @@ def default(field: FieldInfo) -> str:
         return "–"
     if isinstance(value, BaseModel):
         given = value.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-        return f"`{_inline(given)}`" if given else "see its section"
+        plain = given and not any(isinstance(entry, dict) for entry in given.values())
+        return f"`{_inline(given)}`" if plain else "see its section"
     return f"`{_inline(value)}`"
 
 

@@ -100,6 +100,15 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert place.exists() or place in generated, f"{_name(page)} links to {target}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_python_compiles_and_its_danlu_exists(page: Path) -> None:
+    for block in _blocks(page, "python"):
+        compile(block, _name(page), "exec")
+        imports = [line for line in block.splitlines() if re.match(r"(from|import) danlu", line)]
+        exec("\n".join(imports), names := {})
+        assert all(hasattr(names["danlu"], name) for name in re.findall(r"\bdanlu\.(\w+)\(", block))
+
+
 def test_both_readmes_show_the_same_commands() -> None:
     english, chinese = (list(_commands(ROOT / name)) for name in ("README.md", "README.zh-CN.md"))
     assert [words[:1] for words in english] == [words[:1] for words in chinese]

@@ -45,7 +45,7 @@ def test_table_says_type_default_and_meaning() -> None:
     assert "| `rate` | number | – | how fast \\| how slow |" in rows
     assert "| `names` | list of text | `[]` | some names |" in rows
     assert "| `source` | text | must be given | where from |" in rows
-    assert "| `inner` | section | `{size: 3}` | what is inside |" in rows
+    assert "| `inner` | section | see its section | what is inside |" in rows
 
 
 def test_sections_are_found_at_their_places() -> None:
