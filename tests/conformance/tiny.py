@@ -158,4 +158,4 @@ def whole(engine: Engine) -> dict[str, Tensor]:
 def farthest(one: dict[str, Tensor], two: dict[str, Tensor]) -> float:
     """The largest difference between two sets of weights."""
     assert one.keys() == two.keys()
-    return max(float((one[name] - two[name]).abs().max()) for name in one)
+    return max(float((one[name].detach() - two[name].detach()).abs().max()) for name in one)

@@ -30,6 +30,9 @@ def test_a_row_draws_the_same_in_any_company(make_model, make_ctx, batch):
     parts = [technique.on_batch(part, ctx, state) for part in batch.split(1)]
     assert torch.equal(whole.inputs["input_ids"], torch.cat([part.inputs["input_ids"] for part in parts]))
     assert torch.equal(whole.labels["tokens"], batch.labels["tokens"])
+    longer_BT = torch.cat([batch.inputs["input_ids"], torch.zeros(4, 5, dtype=torch.int64)], 1)
+    padded = technique.on_batch(batch.replace(inputs={"input_ids": longer_BT}), ctx, state)
+    assert torch.equal(padded.inputs["input_ids"][:, :16], whole.inputs["input_ids"])
     ragged = batch.replace(inputs={"input_ids": tuple(batch.inputs["input_ids"])})
     rows = technique.on_batch(ragged, ctx, state).inputs["input_ids"]
     assert torch.equal(torch.stack(rows), whole.inputs["input_ids"])

@@ -71,10 +71,11 @@ class TokenDropout(Technique):
 
     def _noised(self, row_T: Tensor, p: float, known: Vocabulary, generator: torch.Generator) -> Tensor:
         tokens_T = row_T.cpu()
-        chosen_T = torch.rand(tokens_T.shape, generator=generator) < p
-        chosen_T &= ~torch.isin(tokens_T, known.special)
+        # place by place, so that what a token draws does not depend on the padding behind it
+        draws_T2 = torch.rand((*tokens_T.shape, 2), generator=generator, dtype=torch.float64)
+        chosen_T = (draws_T2[..., 0] < p) & ~torch.isin(tokens_T, known.special)
         if self.replacement == "random":
-            drawn_T = torch.randint(known.size, tokens_T.shape, generator=generator, dtype=tokens_T.dtype)
+            drawn_T = (draws_T2[..., 1] * known.size).to(tokens_T.dtype)
             chosen_T &= ~torch.isin(drawn_T, known.special)
         else:
             drawn_T = torch.full_like(tokens_T, self.replacement)
