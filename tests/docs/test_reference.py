@@ -1,6 +1,7 @@
 """The pages that are generated: they name every key, and every key has a meaning."""
 
 import sys
+import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,7 @@ import pytest
 from pydantic import Field
 
 from danlu.core.config import Config
+from danlu.core.journal import Kind
 from danlu.recipe.recipe import Recipe
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -81,3 +83,8 @@ def test_the_command_page_holds_every_command() -> None:
     page = hooks.commands_page()
     for word in ("train", "evaluate", "predict", "generate", "explain", "schema", "doctor", "init"):
         assert f"## danlu {word}\n" in page
+
+
+def test_the_run_folder_page_names_every_kind_of_record() -> None:
+    page = (DOCS / "run-folder.md").read_text(encoding="utf-8")
+    assert all(f"| `{kind}` |" in page for kind in typing.get_args(Kind))
