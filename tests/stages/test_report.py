@@ -119,7 +119,8 @@ def test_a_failed_run_says_why_at_the_top(tmp_path):
     top = text[text.index("<header") : text.index("</header>")]
     assert "This run failed." in top
     assert "The loss was not a finite number at step 43" in top
-    assert "The checkpoint of step 40 stands" in top
+    assert "The loss is nan. The checkpoint of step 40 stands" in top
+    assert f"danlu train {tmp_path / '1'} --resume" in text
     assert "nan" not in "".join(re.findall(r' d="([^"]*)"', text)).lower()
 
 

@@ -86,15 +86,19 @@ def _lead(run: RunRecords) -> str:
 
 
 def _what_stands(run: RunRecords) -> str:
-    """For a run that did not come to its end: what is safe, and how to go on."""
+    """For a run that did not come to its end: what was found, what is safe, and how to go on."""
     if run.status in ("finished", "stopped"):
         return ""
+    serious = [str(record["sentence"]) for record in run.of("finding") if record.get("severity") == "serious"]
+    said = [_sentence(sentence) for sentence in serious[-1:]]
     saved = run.of("checkpoint")
-    if not saved:
-        return "No checkpoint was written, so there is nothing to resume from."
-    broken = [y for y in run.reading("loss").ys if not math.isfinite(y)]
-    watch = " Look at the curves before the break first: resumed as it is, it may break again." if broken else ""
-    return f"The checkpoint of step {saved[-1]['step']} stands; resume goes on from there.{watch}"
+    if saved:
+        said.append(f"The checkpoint of step {saved[-1]['step']} stands; resume goes on from there.")
+    else:
+        said.append("No checkpoint was written, so there is nothing to resume from.")
+    if saved and not all(map(math.isfinite, run.reading("loss").ys)):
+        said.append("Change what broke it first: resumed as it is, it may break again.")
+    return " ".join(said)
 
 
 def _sentence(text: str) -> str:

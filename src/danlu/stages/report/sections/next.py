@@ -1,5 +1,7 @@
 """How to use what was trained: commands that can be copied."""
 
+import shlex
+
 from danlu.stages.report.html import render
 from danlu.stages.report.records import RunRecords
 from danlu.stages.report.section import Html
@@ -11,13 +13,14 @@ ORDER = 80
 def section(run: RunRecords) -> Html | None:
     """Use the model, or go on with a run that did not come to its end."""
     steps = _use(run) if run.model_config else []
-    if run.status in ("failed", "unfinished") and run.of("checkpoint"):
-        steps.insert(0, _step("Go on from the last checkpoint", f"danlu train {run.folder / 'recipe.yaml'} --resume"))
+    halted = run.status in ("failed", "unfinished") or str(run.end.get("reason", "")).startswith("signal")
+    if halted and run.of("checkpoint"):
+        steps.insert(0, _step("Go on from the last checkpoint", f"danlu train {_quoted(str(run.folder))} --resume"))
     return render("next", steps=steps) if steps else None
 
 
 def _use(run: RunRecords) -> list[dict[str, str]]:
-    folder, model = run.folder, run.folder / "model"
+    folder, model = _quoted(str(run.folder)), run.folder / "model"
     text = any(record.get("prompt") for record in run.of("sample"))
     prompt = next((str(record["prompt"]) for record in run.of("sample") if record.get("prompt")), "")
     auto = next(iter(run.model_config.get("architectures") or ["AutoModel"]), "AutoModel")  # type: ignore[call-overload]
@@ -38,7 +41,7 @@ def _use(run: RunRecords) -> list[dict[str, str]]:
 
 def _quoted(text: str) -> str:
     """The text as one word of a shell."""
-    return "'" + text.splitlines()[0].replace("'", "'\\''") + "'" if text.strip() else "''"
+    return shlex.quote(next((line for line in text.splitlines() if line.strip()), ""))
 
 
 def _step(words: str, code: str) -> dict[str, str]:
