@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
-from danlu.models.kernels import attention
+from danlu.models.kernels import attention, layers
 from danlu.models.kernels.attention import packed_mask
 from danlu.models.kernels.build import KernelStatus, enabled, fast_bf16, status
 from danlu.models.kernels.head import linear_cross_entropy
@@ -41,7 +41,10 @@ def accelerate(model: PreTrainedModel, *, device: torch.device | str, precision:
     if precision == "fp32":
         # oneDNN instead of MKL with the same rounding: on a CPU without bf16 products "medium" cannot go lower.
         torch.set_float32_matmul_precision("medium")
-    if status().available and model.config._attn_implementation == "sdpa":
+    if not status().available:
+        return model
+    layers.fuse(model)
+    if model.config._attn_implementation == "sdpa":
         attention.register()
         model.set_attn_implementation(attention.NAME)
     return model
