@@ -165,14 +165,20 @@ class LiveLine:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 
+        from rich.table import Column
+
         self.story = Story()
-        columns = (
+        one_line = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        self.bar = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[tail]}"),
+            TextColumn("{task.fields[tail]}", table_column=one_line),
+            console=console or Console(highlight=False),
+            transient=True,
+            refresh_per_second=8,
+            expand=True,
         )
-        self.bar = Progress(*columns, console=console or Console(highlight=False), transient=True, refresh_per_second=8)
         self.task = self.bar.add_task("preparing", total=1.0, tail="")
 
     def __enter__(self) -> "LiveLine":

@@ -73,7 +73,9 @@ def _without_debug(words: list[str]) -> tuple[list[str], bool]:
 def _hush_libraries() -> None:
     """Keeps libraries from talking over the messages; what they raise is still heard."""
     import logging
+    import warnings
 
+    warnings.simplefilter("ignore", FutureWarning)
     for name in ("torchao", "torch.utils._pytree", "transformers", "torch.distributed", "httpx", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for name, value in (("TRANSFORMERS_VERBOSITY", "error"), ("HF_HUB_DISABLE_PROGRESS_BARS", "1")):
