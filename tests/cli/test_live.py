@@ -52,7 +52,7 @@ def test_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
         "tokenising",
         "tiny started: 1.23M parameters, 12.3k of them trained · 5M tokens · cpu x 2 processes · fp32"
         " · 8 rows at a time",
-        "step 25/100 · loss 3.2500 · lr 1.00e-03 · 41.2k tokens/s · 1:30 left",
+        "step 25/100 · loss 3.2500 · 41.2k tokens/s · 1:30 left",
         "step 25: validation loss 3.1 · bits per byte 1.5 · the best so far",
         "step 26: warning: It is stuck.",
         "step 26: SetDial (dial lr, number 0.5), because it is stuck",

@@ -75,8 +75,6 @@ class Story:
         words = [self.how_far()]
         if "loss" in self.values:
             words.append(f"loss {self.values['loss']:.4f}")
-        if "learning_rate" in self.values:
-            words.append(f"lr {self.values['learning_rate']:.2e}")
         words += [rate(self.values[name], name) for name in _SPEEDS if name in self.values][:1]
         left = self.seconds_left()
         return words if left is None else [*words, f"{duration(left)} left"]
@@ -164,7 +162,6 @@ class LiveLine:
     def __init__(self, console: "Console | None" = None) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
-
         from rich.table import Column
 
         self.story = Story()
@@ -172,7 +169,7 @@ class LiveLine:
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", table_column=Column(no_wrap=True)),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             TextColumn("{task.fields[tail]}", table_column=one_line),
             console=console or Console(highlight=False),
             transient=True,
