@@ -1,7 +1,7 @@
 """Tracker: shows a run on a board besides danlu's own, as a listener of the journal."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -9,6 +9,9 @@ from danlu.core import discover
 from danlu.core.config import Config
 from danlu.core.extras import need
 from danlu.core.journal import Record, number
+
+
+Listener = Callable[[Record], None]
 
 
 class Follower(Protocol):
@@ -61,10 +64,10 @@ def trackers(names: Sequence[str]) -> list[Tracker]:
 @contextlib.contextmanager
 def following(
     members: Iterable[Tracker], *, folder: Path, name: str, recipe: Mapping[str, object]
-) -> Iterator[list[Follower]]:
+) -> Iterator[list[Listener]]:
     """One follower for each tracker, for the journal's `subscribe`; closed at the end. On the first process only."""
     with contextlib.ExitStack() as stack:
-        followers = []
+        followers: list[Listener] = []
         for tracker in members:
             follower = tracker.follow(folder=folder, name=name, recipe=recipe)
             stack.callback(follower.close)
