@@ -92,11 +92,13 @@ def _run(plan: Plan, recipe: Recipe, *, resume: bool) -> Path:
                 _start(engine, resume=resume)
                 ending = run_loop(engine, interrupts)
             _export(engine, recipe)
-            _close(engine, ending)
+            engine.close()
     except BaseException as error:
         with contextlib.suppress(OSError):
             _fail(plan, engine, error)
         raise
+    with telling_disk_troubles(plan.folder, setting="--out"):
+        _end(plan, engine, ending)
     return plan.folder
 
 
@@ -196,12 +198,6 @@ def _write_samples(engine: Engine) -> None:
             for sample in engine.plan.task.samples(engine.model, engine.plan.data, engine.plan.seed):
                 engine.journal.write("sample", engine.clock.step, **sample)
         engine.world.barrier()
-
-
-def _close(engine: Engine, ending: Ending) -> None:
-    engine.checkpoints.wait()
-    engine.loader.close()
-    _end(engine.plan, engine, ending)
 
 
 def _fail(plan: Plan, engine: Engine | None, error: BaseException) -> None:

@@ -195,8 +195,7 @@ class Engine:
         if self._terms is not None and not math.isfinite(loss := float(self._terms["loss"])):
             raise RunError(
                 f"the loss became {loss} at step {self.clock.step} or before",
-                mend="Lower train.optimizer.lr, lengthen train.schedule.warmup, or add techniques.grad_clip; "
-                "the last checkpoint before it is whole",
+                mend="Lower train.optimizer.lr, lengthen train.schedule.warmup, or add techniques.grad_clip",
             )
         trees = {"module": state_of(self.module, self.optimizer, frozen=False), "run": self._state()}
         started = time.monotonic()
@@ -216,6 +215,11 @@ class Engine:
                 record for record in read_journal(self.journal.path) if int(number(record["step"])) <= self.clock.step
             )
             self.diagnoser.replay(standing(past))
+
+    def close(self) -> None:
+        """Waits for what is being written, and ends the loader's thread."""
+        self.checkpoints.wait()
+        self.loader.close()
 
     def restore_best(self) -> None:
         """Takes the weights of the best checkpoint; the clock stays where the run has come to."""
