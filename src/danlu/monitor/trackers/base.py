@@ -10,7 +10,6 @@ from danlu.core.config import Config
 from danlu.core.extras import need
 from danlu.core.journal import Record, number
 
-
 Listener = Callable[[Record], None]
 
 
