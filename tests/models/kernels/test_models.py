@@ -216,3 +216,17 @@ def test_eager_models_other_devices_and_the_switch_are_left_alone(monkeypatch: p
     monkeypatch.setenv("DANLU_KERNELS", "0")
     assert made("sdpa", "cpu") == "sdpa"
     assert not kernels.status().available
+
+
+@pytest.mark.parametrize("rounds", [False, True])
+def test_faster_products_are_kept_only_where_they_are_as_exact(rounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("highest")
+        if rounds:
+            monkeypatch.setattr(kernels, "FP32_ERROR", 0.0)
+        model = AutoModelForCausalLM.from_config(copy.deepcopy(DECODERS["llama"]))
+        kernels.accelerate(model, device="cpu", precision="fp32")
+        assert torch.get_float32_matmul_precision() == ("highest" if rounds else "medium")
+    finally:
+        torch.set_float32_matmul_precision(before)

@@ -142,6 +142,7 @@ def _declare(loaded: ctypes.CDLL) -> None:
     for kind in ("f32_f32", "f32_bf16", "bf16_f32", "bf16_bf16"):
         norm = [pointer, pointer, ctypes.c_float, size, size, pointer, pointer, whole]
         _function(loaded, f"rms_norm_{kind}", norm)
+        _function(loaded, f"rotary_{kind}", [pointer] * 5)
         _function(loaded, f"rms_norm_backward_{kind}", [*[pointer] * 4, size, size, pointer, pointer, whole, whole])
     _function(loaded, "key_ranges", [pointer, size, size, size, whole, pointer, pointer])
 

@@ -88,3 +88,43 @@ RMS_NORM(bf16_bf16, bf16, bf16)
   }
 GATED_SILU(f32, float)
 GATED_SILU(bf16, bf16)
+
+// Rotary embedding, halves apart: y = x cos + rotate(x) sin, rotate(x) = (-x2, x1) (Su et al. 2021, arXiv:2104.09864,
+// equation 34, in the layout of GPT-NeoX). `back` gives the gradient: the transpose of the same rotation. Strides are
+// those of (batch, head, time); cosines and sines are (batch or 1, T, D).
+struct Rotary {
+  int64_t B, H, T, D;
+  int64_t from_b, from_h, from_t, to_b, to_h, to_t, angle_b;
+  int back, threads;
+};
+
+template <class X, class Y>
+static void rotary(const Rotary& s, const X* x, const float* cosines, const float* sines, Y* y) {
+  const int64_t half = s.D / 2;
+#pragma omp parallel for num_threads(s.threads) collapse(2) schedule(static)
+  for (int64_t b = 0; b < s.B; ++b)
+    for (int64_t t = 0; t < s.T; ++t)
+      for (int64_t h = 0; h < s.H; ++h) {
+        const X* from = x + b * s.from_b + h * s.from_h + t * s.from_t;
+        Y* to = y + b * s.to_b + h * s.to_h + t * s.to_t;
+        const float *c = cosines + b * s.angle_b + t * s.D, *n = sines + b * s.angle_b + t * s.D;
+        // The sine that carries one half into the other is its target's forward, its source's backward.
+        const float *into_low = s.back ? n + half : n, *into_high = s.back ? n : n + half;
+        const float sign = s.back ? 1.0f : -1.0f;
+#pragma omp simd
+        for (int64_t d = 0; d < half; ++d) {
+          const float low = load(from + d), high = load(from + half + d);
+          store(to + d, low * c[d] + sign * high * into_low[d]);
+          store(to + half + d, high * c[half + d] - sign * low * into_high[d]);
+        }
+      }
+}
+
+#define ROTARY(NAME, X, Y)                                                                                \
+  extern "C" void rotary_##NAME(const Rotary* s, const X* x, const float* cosines, const float* sines, Y* y) { \
+    rotary(*s, x, cosines, sines, y);                                                                     \
+  }
+ROTARY(f32_f32, float, float)
+ROTARY(f32_bf16, float, bf16)
+ROTARY(bf16_f32, bf16, float)
+ROTARY(bf16_bf16, bf16, bf16)
