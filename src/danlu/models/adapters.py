@@ -1,5 +1,6 @@
 """Adapters through peft: LoRA, DoRA, and LoRA over a quantised base."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -54,7 +55,9 @@ def adapt(
         task_type=_TASK_TYPES.get(auto_class),  # type: ignore[arg-type]
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
     )
-    adapted = get_peft_model(model, made, autocast_adapter_dtype=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of names that will change, and of a merge that `merged_weights` does itself
+        adapted = get_peft_model(model, made, autocast_adapter_dtype=True)
     for layer in adapted.modules():
         own = {nn.Linear: _FrozenLinear, Conv1D: _FrozenConv1D}.get(type(layer))
         if own is not None and layer.weight.dtype != torch.float32 and not layer.weight.requires_grad:

@@ -108,8 +108,8 @@ def auto_class_of(name: str) -> Any:
 
 def _from_config(made: PreTrainedConfig, auto_class: str, config: ModelConfig) -> PreTrainedModel:
     auto = auto_class_of(auto_class)
-    if type(made) not in auto._model_mapping:
-        able = sorted(entry.model_type for entry in auto._model_mapping)
+    able = sorted(auto._model_mapping._model_mapping)  # names alone: the public way imports every family there is
+    if made.model_type not in able:
         close = nearest(made.model_type, able)
         raise RequestError(
             f"the family {made.model_type} has no {auto_class}",

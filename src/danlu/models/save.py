@@ -10,14 +10,17 @@ from typing import Any, NamedTuple, cast
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from danlu.core.errors import RunError
 from danlu.models.build import auto_class_of
 from danlu.models.names import plain_name
 from danlu.models.origin import Origin, find_origin, kind_errors, no_bars
 
 NOTES = "danlu.json"
+_ROOM = "What was there before is unchanged. Make room, or give another folder"
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -37,10 +40,10 @@ def save_model(
     weights (in fp32, the model in memory stays as it is); without, the adapter alone is written.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; what was there before still is.
+        RunError: the disk is full or the folder cannot be written; what was there before still is.
     """
     model = _unwrapped(model)
-    with _aside(folder) as aside, no_bars():
+    with _told(folder), _aside(folder) as aside, no_bars():
         if _is_adapted(model) and not merge:
             _save_adapter(model, aside)
         else:
@@ -159,6 +162,15 @@ def _save_adapter(model: Any, aside: Path) -> None:
     if base.exists():
         said["base_model_name_or_path"] = str(base.resolve())
         path.write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        said = (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        raise RunError(f"the model could not be written: {said}", where=str(folder), mend=_ROOM) from error
 
 
 @contextlib.contextmanager
