@@ -55,8 +55,8 @@ def recipe_page() -> str:
     head = """# The recipe
 
 Every key that a recipe may have. This page is written from the classes that read it. A key that is not here is refused,
-with the nearest right name. Each is also a word on the command line (`train.optimizer.lr=3e-4`), and `danlu explain`
-prints the recipe with every default written out.
+with the nearest right name. Each is also a word on the command line (`train.optimizer.lr=3e-4`), and `danlu explain
+RECIPE --resolved` prints the recipe with every default written out.
 
 """
     parts = []

@@ -162,6 +162,27 @@ def test_wrong_overrides(good: Path, words: list[str], said: str) -> None:
     assert said in str(caught.value)
 
 
+def test_what_is_empty_is_not_given(good: Path) -> None:
+    text = GOOD.replace("  schedule: {warmup: 5%, shape: cosine, floor: 10%}", "  schedule:").replace(
+        "control: off", "control:"
+    )
+    good.write_text(text.replace("  ema: false", "  ema:") + "parallel:\n5: x\n")
+    with pytest.raises(RecipeError, match=r"^[^\n]*: 5 \(line \d+\): there is no such key"):
+        load_recipe(good)
+    good.write_text(text.replace("  ema: false", "  ema:") + "parallel:\n")
+    recipe = load_recipe(good)
+    assert recipe.train.schedule.warmup == 0
+    assert recipe.control == "auto"
+    assert "ema" in [technique.name() for technique in recipe.techniques]
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "5", "text", "# nothing\n"])
+def test_what_is_no_recipe(good: Path, text: str) -> None:
+    good.write_text(text)
+    with pytest.raises(RequestError, match=r"a recipe is a list of sections"):
+        load_recipe(good)
+
+
 def test_a_value_is_no_section(good: Path) -> None:
     with pytest.raises(RequestError, match=r"data\.context is no section, it is 64"):
         load_recipe(good, ["data.context.x=1"])

@@ -28,7 +28,7 @@ def test_plain_text(tmp_path: Path) -> None:
     assert "columns" not in tree["data"]
     assert tree["techniques"]["early_stop"] == {"patience": 3}
     assert "# " in made
-    assert "danlu explain" in made
+    assert f"danlu explain {tmp_path / 'made.yaml'}" in (tmp_path / "made.yaml").read_text()
 
 
 def test_prompts_with_other_names(tmp_path: Path) -> None:

@@ -38,9 +38,23 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
 def read_tree(tree: Mapping[str, object], *, source: str | None = None, locate: Locate | None = None) -> Recipe:
     """The recipe that a mapping holds (YAML or JSON, already read)."""
     try:
-        return Recipe.model_validate(dict(tree))
+        return Recipe.model_validate(_without_empty(tree, depth=0))
     except RecipeError as error:
         raise RecipeError(error.problems, source=source, locate=locate) from None
+
+
+def _without_empty(tree: Mapping[str, object], *, depth: int) -> dict[str, object]:
+    """What stands there without a value (all below it is commented out) is as good as not given.
+
+    Among techniques an empty one is switched on, so these stay as they are.
+    """
+    kept: dict[str, object] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and not (depth == 0 and name == "techniques"):
+            value = _without_empty(value, depth=depth + 1)
+        if value is not None:
+            kept[str(name)] = value
+    return kept
 
 
 def apply_override(tree: Tree, word: str) -> Place:

@@ -16,6 +16,8 @@ from danlu.recipe.load import read_tree
 ROWS_TO_LOOK_AT = 200
 BYTES_PER_TOKEN = 3.5
 """of English and code under an 8k vocabulary; only used to propose a context"""
+THIS_FILE = "THIS_FILE"
+"""stands in the text for the name under which it will be written"""
 CONTEXTS = (64, 128, 256, 512, 1024, 2048)
 LITTLE_BYTES, MANY_BYTES = 2e6, 20e6
 
@@ -105,7 +107,7 @@ def write_recipe(text: str, out: Path, *, over: bool = False) -> None:
         raise RequestError("this file exists already", where=str(out), mend="Give another name with --out, or --force")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        out.write_text(text.replace(THIS_FILE, str(out)), encoding="utf-8")
     except OSError as error:
         raise RequestError(
             f"cannot be written: {error.strerror}", where=str(out), mend="Choose another --out"
@@ -127,9 +129,9 @@ Lines = list[tuple[str, str]]  # what the recipe says, and a comment
 def _head(look: Look, name: str, task: str) -> Lines:
     return [
         (f"# Written by `danlu init` for {look.spec}.", ""),
-        ("# What will happen:  danlu explain THIS_FILE", ""),
-        ("# Train:             danlu train THIS_FILE", ""),
-        ("# Each key is also a word on the command line:  danlu train THIS_FILE train.budget.minutes=1", ""),
+        (f"# What will happen:  danlu explain {THIS_FILE}", ""),
+        (f"# Train:             danlu train {THIS_FILE}", ""),
+        (f"# Each key is also a word on the command line:  danlu train {THIS_FILE} train.budget.minutes=1", ""),
         ("", ""),
         (f"name: {_scalar(name)}", ""),
         ("seed: 0", "everything random follows from it"),
@@ -144,7 +146,8 @@ def _data(look: Look, model: str | None) -> Lines:
     spec = _scalar(look.spec.split(", ") if ", " in look.spec else look.spec)
     roles = ", ".join(f"{role}: {_scalar(column)}" for role, column in look.columns.by_role.items())
     columns = [(f"  columns: {{{roles}}}", f"the data has: {', '.join(look.fields)}")]
-    tokenizer = [("  tokenizer: {train: bpe, size: 8192}", "or {from: FOLDER | HUB NAME}")]
+    entries = 8192 if look.num_bytes > LITTLE_BYTES else 2048 if look.num_bytes > LITTLE_BYTES / 10 else 512
+    tokenizer = [(f"  tokenizer: {{train: bpe, size: {entries}}}", "or {from: FOLDER | HUB NAME}")]
     return [
         ("", ""),
         ("data:", ""),
