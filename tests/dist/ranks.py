@@ -25,7 +25,11 @@ def run_ranks(script: Path, request: Any, processes: int, *, timeout: float = 12
         started.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         )
-    results = [process.communicate(timeout=timeout) for process in started]
+    try:
+        results = [process.communicate(timeout=timeout) for process in started]
+    finally:
+        for process in started:
+            process.kill()
     failed = [rank for rank, process in enumerate(started) if process.returncode != 0]
     assert not failed, "\n".join(f"rank {rank}: {results[rank][1]}" for rank in failed)
     return json.loads(results[0][0].splitlines()[-1])

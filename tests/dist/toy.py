@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from danlu.dist.config import ParallelConfig
 from danlu.dist.state import load_state, state_of
@@ -92,6 +93,7 @@ def run(request: dict, world: World) -> dict:
     with full_weights(module) as whole, torch.no_grad():
         # A part of the module, on one process alone: what generate does.
         shown = whole.logits(batch(0)).sum().item() if world.is_first else None
+        assert not any(isinstance(tensor, DTensor) for tensor in whole.state_dict().values())
     losses.append(step(module, optimizer, world, request["steps"]))
     return {"losses": losses, "shown": shown, "notes": notes}
 

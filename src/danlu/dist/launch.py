@@ -70,6 +70,7 @@ def launch(
             start_new_session=True,
         )
         _attend(agent)
+        _sweep(folder)
         return _outcome(Path(folder), agent.returncode, say or _say)
 
 
@@ -100,45 +101,42 @@ def _environment(folder: str, processes: int) -> dict[str, str]:
 
 
 def _attend(agent: subprocess.Popen[bytes]) -> None:
-    """Waits for the agent, hands signals on, and leaves no rank behind, not even when the agent was killed."""
-    ranks: dict[int, psutil.Process] = {}
+    """Waits for the agent and hands signals on."""
 
     def forward(number: int, _frame: FrameType | None) -> None:
         # A terminal that is gone cannot ask for anything else than an orderly end.
         sent = signal.SIGTERM if number == signal.SIGHUP else number
-        _find_ranks(agent.pid, ranks)
-        for rank in ranks.values():
+        ranks = _ranks(agent.pid)
+        for rank in ranks:
             with contextlib.suppress(psutil.Error):
                 rank.send_signal(sent)
         if not ranks:
-            agent.send_signal(sent)
+            agent.terminate()
 
     with _handling(forward):
         while agent.poll() is None:
-            _find_ranks(agent.pid, ranks)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 agent.wait(timeout=0.2)
-        _sweep(list(ranks.values()))
 
 
-def _find_ranks(agent: int, known: dict[int, psutil.Process]) -> None:
+def _ranks(agent: int) -> list[psutil.Process]:
     with contextlib.suppress(psutil.Error):
-        for child in psutil.Process(agent).children():
-            known.setdefault(child.pid, child)
+        return psutil.Process(agent).children()
+    return []
 
 
-def _sweep(ranks: list[psutil.Process]) -> None:
-    """Ends ranks that outlive their agent (the kernel has already sent them SIGTERM)."""
-    _, alive = psutil.wait_procs(ranks, timeout=0.0)
-    if not alive:
-        return
-    for rank in alive:
-        with contextlib.suppress(psutil.Error):
-            rank.terminate()
-    _, alive = psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
-    for rank in alive:
-        with contextlib.suppress(psutil.Error):
-            rank.kill()
+def _sweep(folder: str) -> None:
+    """Ends what outlives the agent (it was killed): ranks and their children, known by their environment."""
+    alive = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.environ().get(LAUNCHED) == folder:
+                alive.append(process)
+    for end in (psutil.Process.terminate, psutil.Process.kill):
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                end(process)
+        _, alive = psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
 
 
 @contextlib.contextmanager
@@ -164,7 +162,8 @@ def _outcome(folder: Path, returncode: int, say: Callable[[str], None]) -> int:
     failure = folder / "failure.json"
     if not failure.exists():
         if returncode < 0:
-            say(f"The launcher of the processes was killed by {_signal(-returncode)}.")
+            if returncode != -signal.SIGTERM:  # which is what a Ctrl-C before there are ranks becomes
+                say(f"The launcher of the processes was killed by {_signal(-returncode)}.")
             return 128 - returncode
         return returncode
     failed = json.loads(failure.read_text(encoding="utf-8"))

@@ -3,11 +3,11 @@
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
@@ -70,7 +70,8 @@ def full_weights(module: nn.Module) -> Iterator[nn.Module]:
     """Within it every parameter is whole on every process: to save it, or to call a part of it, such as `generate`.
 
     All processes enter and leave together; inside, one of them may work alone. The weights are copies under fsdp:
-    what is written to them is lost at the end. Use it without gradients. Yields the unwrapped module.
+    what is written to them is lost at the end. Use it without gradients, and give transformers' `generate`
+    `synced_gpus=False`, or it waits for the other processes by itself. Yields the unwrapped module.
     """
     inner = unwrap(module)
     if not isinstance(inner, FSDPModule):
@@ -81,7 +82,8 @@ def full_weights(module: nn.Module) -> Iterator[nn.Module]:
         for shard in shards:
             shard.unshard()
             stack.callback(shard.reshard)
-            stack.enter_context(_without_hooks(shard))
+        for part in inner.modules():
+            stack.enter_context(_without_hooks(part))
         yield inner
 
 
@@ -103,28 +105,22 @@ def _wrap_fsdp(module: nn.Module, config: ParallelConfig, world: World) -> nn.Mo
     mesh = init_device_mesh(world.device.type, (world.size,), mesh_dim_names=("data",))
     layers = repeated_layers(module)
     for layer in layers:
-        _shard(layer, mesh, reshard=config.reshard)
-    _shard(module, mesh, reshard=False)
+        fully_shard(layer, mesh=mesh, reshard_after_forward=config.reshard, ignored_params=_unshardable(layer))
+    fully_shard(module, mesh=mesh, reshard_after_forward=False, ignored_params=_unshardable(module))
     return module
-
-
-def _shard(module: nn.Module, mesh: DeviceMesh, *, reshard: bool) -> None:
-    before = {*module._forward_pre_hooks, *module._forward_hooks}
-    fully_shard(module, mesh=mesh, reshard_after_forward=reshard, ignored_params=_unshardable(module))
-    added = {*module._forward_pre_hooks, *module._forward_hooks} - before
-    object.__setattr__(module, "_danlu_fsdp_hooks", added)
 
 
 @contextlib.contextmanager
 def _without_hooks(module: nn.Module) -> Iterator[None]:
-    """Within it FSDP does not see the module run.
+    """Within it FSDP does not see the module run or give its state.
 
-    It keeps a record of who ran, to gather weights ahead of need in the backward: what one process does alone would
-    part it from the others.
+    FSDP keeps a record of who ran, to gather weights ahead of need in the backward: what one process does alone would
+    part it from the others. And it shards the weights again before `state_dict` reads them.
     """
-    hidden = []
-    for hooks in (module._forward_pre_hooks, module._forward_hooks):
-        ours = [key for key in hooks if key in module._danlu_fsdp_hooks]  # type: ignore[operator]
+    hidden: list[tuple[OrderedDict[int, Any], list[tuple[int, Any]]]] = []
+    for kind in ("_forward_pre_hooks", "_forward_hooks", "_state_dict_pre_hooks", "_load_state_dict_pre_hooks"):
+        hooks = getattr(module, kind)
+        ours = [key for key, hook in hooks.items() if _is_of_fsdp(hook)]
         hidden.append((hooks, [(key, hooks.pop(key)) for key in ours]))
     try:
         yield
@@ -132,7 +128,11 @@ def _without_hooks(module: nn.Module) -> Iterator[None]:
         for hooks, entries in hidden:
             for key, hook in reversed(entries):
                 hooks[key] = hook
-                cast("OrderedDict[int, Any]", hooks).move_to_end(key, last=False)
+                hooks.move_to_end(key, last=False)
+
+
+def _is_of_fsdp(hook: Any) -> bool:
+    return str(getattr(getattr(hook, "hook", hook), "__module__", "")).startswith("torch.distributed.fsdp")
 
 
 def repeated_layers(module: nn.Module) -> list[nn.Module]:

@@ -198,6 +198,7 @@ def _write_group(
         generation_config=_settings(room, ends),
         logits_processor=[_Draw(writing, seeds, model.device)] if writing.temperature > 0 else None,
         streamer=_Listener(Pieces(tokenizer, prompts[0]), ends, say) if say else None,
+        synced_gpus=False,  # within full_weights one process may write alone: it must not wait for the others' words
     )
     return [
         _written(tokenizer, prompt, row.tolist(), ends)
