@@ -1,10 +1,11 @@
 # Every target does its own set-up: a fresh clone needs Python 3.11+ with pip, and make, nothing else.
 
 PYTHON ?= python3
-EXTRAS := test,lint,docs,gguf,tensorboard
+EXTRAS ?= test,lint,docs,gguf,quantise,optimizers,tensorboard
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+COMMA := ,
+STAMP := $(VENV)/.installed-$(subst $(COMMA),-,$(EXTRAS))
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint docs benchmark clean
