@@ -23,7 +23,7 @@ class Budget(Config):
         given = [value for value in (self.steps, self.epochs, self.tokens, self.minutes) if value is not None]
         if not given:
             raise ValueError("give at least one of steps, epochs, tokens, minutes")
-        if any(value <= 0 for value in given):
+        if not all(0 < value < math.inf for value in given):
             raise ValueError("steps, epochs, tokens and minutes must be above zero")
 
 
@@ -95,7 +95,7 @@ class Every(Config):
 
     def model_post_init(self, _context: object) -> None:
         given = [value for value in (self.steps, self.epochs, self.tokens, self.seconds) if value is not None]
-        if not given or any(value <= 0 for value in given):
+        if not given or not all(0 < value < math.inf for value in given):
             raise ValueError("give one of steps, epochs, tokens, seconds, above zero")
 
     def due(self, before: Clock, after: Clock) -> bool:

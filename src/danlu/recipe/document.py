@@ -1,7 +1,7 @@
 """A recipe's YAML as people mean it: numbers such as 1e-3, `off` as a word, duplicate keys refused, lines remembered.
 
 PyYAML follows YAML 1.1, where `1e-3` is a text, `off` is false and `1:30` is ninety. Recipes follow the core schema of
-YAML 1.2 (yaml.org/spec/1.2.2, section 10.3), with underscores allowed in numbers (`8_192`).
+YAML 1.2 (yaml.org/spec/1.2.2, section 10.3), with underscores allowed in numbers (`8_192`) and without `.nan`, which is no value for anything here.
 """
 
 import re
@@ -18,7 +18,7 @@ _RESOLVERS = (
     ("tag:yaml.org,2002:int", r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F_]+", "-+0123456789"),
     (
         "tag:yaml.org,2002:float",
-        r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)",
         "-+.0123456789",
     ),
     ("tag:yaml.org,2002:merge", "<<", "<"),
