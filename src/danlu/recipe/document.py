@@ -1,7 +1,8 @@
 """A recipe's YAML as people mean it: numbers such as 1e-3, `off` as a word, duplicate keys refused, lines remembered.
 
 PyYAML follows YAML 1.1, where `1e-3` is a text, `off` is false and `1:30` is ninety. Recipes follow the core schema of
-YAML 1.2 (yaml.org/spec/1.2.2, section 10.3), with underscores allowed in numbers (`8_192`) and without `.nan`, which is no value for anything here.
+YAML 1.2 (yaml.org/spec/1.2.2, section 10.3), with underscores allowed in numbers (`8_192`) and without `.nan`, which is
+no value for anything here.
 """
 
 import re
