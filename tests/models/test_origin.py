@@ -4,12 +4,14 @@ import pytest
 
 from danlu.core import hub
 from danlu.core.errors import RequestError
+from danlu.models import origin
 from danlu.models.build import build_model
 from danlu.models.config import ModelConfig
 from danlu.models.origin import find_origin
 
 
-def test_reads_folders_files_and_names(base: Path) -> None:
+def test_reads_folders_files_and_names(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(origin, "hub_reachable", lambda: True)
     assert find_origin(str(base)).local
     named = find_origin("OWNER/NAME")
     assert (named.name, named.local, named.gguf_file) == ("OWNER/NAME", False, None)

@@ -12,7 +12,7 @@ from danlu.core.errors import RequestError, nearest
 from danlu.core.seeds import seed_of
 from danlu.models.config import ModelConfig
 from danlu.models.design import family_config
-from danlu.models.origin import Origin, find_origin, kind_errors
+from danlu.models.origin import Origin, as_plain, find_origin, kind_errors
 
 _CAUSAL = "AutoModelForCausalLM"
 _BUILT_WITH = {"auto": "sdpa", "danlu": "sdpa"}
@@ -87,7 +87,7 @@ def sketch_model(
             causal=auto_class == _CAUSAL,
         )
     else:
-        origin = find_origin(str(config.from_))
+        origin = find_origin(str(config.from_), revision=config.revision)
         with kind_errors(origin):
             made = transformers.AutoConfig.from_pretrained(origin.name, **_common(config, origin), **options)
     with torch.device("meta"):
@@ -123,7 +123,7 @@ def _from_pretrained(
     config: ModelConfig, auto_class: str, options: Mapping[str, object]
 ) -> tuple[PreTrainedModel, list[str]]:
     """The model and the names of its weights that were not in the file, such as a new classifier's."""
-    origin = find_origin(str(config.from_))
+    origin = find_origin(str(config.from_), revision=config.revision)
     if origin.adapter:
         raise RequestError(
             f"{origin.name} holds an adapter alone, not a model",
@@ -143,7 +143,7 @@ def _from_pretrained(
             **options,
         )
     model, info = loaded
-    return model, sorted(info["missing_keys"])
+    return as_plain(model, origin), sorted(info["missing_keys"])
 
 
 def _common(config: ModelConfig, origin: Origin) -> dict[str, Any]:

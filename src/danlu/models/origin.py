@@ -5,6 +5,9 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
+from huggingface_hub.errors import HFValidationError
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from danlu.core.errors import RequestError
@@ -23,17 +26,16 @@ class Origin:
 
     def options(self) -> dict[str, object]:
         """What `from_pretrained` must be told beside the name."""
-        options: dict[str, object] = {} if self.local else {"local_files_only": not hub_reachable()}
-        if self.gguf_file is not None:
-            options["gguf_file"] = self.gguf_file
-        return options
+        return {} if self.gguf_file is None else {"gguf_file": self.gguf_file}
 
 
-def find_origin(text: str, *, where: str = "model.from") -> Origin:
+def find_origin(text: str, *, where: str = "model.from", revision: str | None = None) -> Origin:
     """Reads `from`: a folder, FOLDER/FILE.gguf, a folder with one .gguf in it, OWNER/NAME, or OWNER/NAME/FILE.gguf.
 
+    Without a network a name on the hub means what was downloaded of it before.
+
     Raises:
-        RequestError: the file or folder is not there, or holds no model.
+        RequestError: the file or folder is not there, or holds no model; or the hub cannot be reached.
     """
     path = Path(text).expanduser()
     if path.suffix == ".gguf":
@@ -42,14 +44,29 @@ def find_origin(text: str, *, where: str = "model.from") -> Origin:
             return Origin(name=str(path.parent), local=True, gguf_file=path.name)
         if _is_path(text) or text.count("/") < 2:
             raise RequestError(f"there is no file {text}", where=where, mend=_beside(path))
-        return Origin(name=text.rpartition("/")[0], local=False, gguf_file=path.name)
+        return _on_the_hub(text.rpartition("/")[0], path.name, where, revision)
     if path.is_dir():
         return _folder(path, where)
     if path.is_file():
         raise RequestError(f"{text} is neither a folder nor a .gguf file", where=where, mend="Give the folder it is in")
     if _is_path(text) or text.count("/") > 1:
         raise RequestError(f"there is no folder {text}", where=where, mend=_beside(path))
-    return Origin(name=text, local=False)
+    return _on_the_hub(text, None, where, revision)
+
+
+def _on_the_hub(name: str, gguf_file: str | None, where: str, revision: str | None) -> Origin:
+    """The hub's name; without a network the folder of its cache, since transformers would try and wait for minutes."""
+    if hub_reachable():
+        return Origin(name=name, local=False, gguf_file=gguf_file)
+    try:
+        folder = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
+    except (OSError, ValueError, HFValidationError):
+        raise RequestError(
+            f"{name} is not on this machine, and the hub cannot be reached",
+            where=where,
+            mend="Connect to the network, or give a folder or a .gguf file",
+        ) from None
+    return Origin(name=str(folder), local=True, gguf_file=gguf_file)
 
 
 @contextlib.contextmanager
@@ -63,6 +80,15 @@ def kind_errors(origin: Origin, *, where: str = "model.from") -> Iterator[None]:
     except ImportError as error:
         first = str(error).strip().splitlines()[0].rstrip(".")
         raise RequestError(f"{origin.name} needs a library that is not installed: {first}", where=where) from error
+
+
+def as_plain(model: PreTrainedModel, origin: Origin) -> PreTrainedModel:
+    """A model read from GGUF is whole again, but transformers would still refuse to save it as quantised."""
+    if origin.gguf_file is not None:
+        for name in ("hf_quantizer", "is_quantized", "quantization_method"):
+            vars(model).pop(name, None)
+        vars(model.config).pop("quantization_config", None)
+    return model
 
 
 @contextlib.contextmanager
@@ -125,8 +151,6 @@ def _said(error: Exception, origin: Origin) -> str:
     text = " ".join(str(error).split())
     if origin.local:
         return f"the model in {origin.name} cannot be loaded: {text[:300].rstrip('.')}"
-    if not hub_reachable():
-        return f"{origin.name} is not on this machine, and the hub cannot be reached"
     if "gated" in text or "401" in text:
         return f"{origin.name} is not open to everybody, or is not on the hub"
     if "not a valid model identifier" in text or "404" in text:
@@ -137,6 +161,4 @@ def _said(error: Exception, origin: Origin) -> str:
 def _mend(origin: Origin) -> str | None:
     if origin.local:
         return None
-    if not hub_reachable():
-        return "Connect to the network, or give a folder or a .gguf file"
     return "Look at its spelling (OWNER/NAME); for one behind a licence, run: hf auth login"

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from danlu.core.errors import RunError
 from danlu.models.build import auto_class_of
 from danlu.models.names import plain_name
-from danlu.models.origin import Origin, find_origin, kind_errors, no_bars
+from danlu.models.origin import Origin, as_plain, find_origin, kind_errors, no_bars
 
 NOTES = "danlu.json"
 _ROOM = "What was there before is unchanged. Make room, or give another folder"
@@ -85,7 +85,7 @@ def load_trained(folder: str | Path, *, auto_class: str | None = None, dtype: to
 def _load(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
     auto = auto_class_of(auto_class) if auto_class is not None else _own_class(origin)
     model: PreTrainedModel = auto.from_pretrained(origin.name, dtype=dtype or torch.float32, **origin.options())
-    return model
+    return as_plain(model, origin)
 
 
 def _load_adapter(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
