@@ -16,11 +16,13 @@ class OptimizerKind(Config):
     """An optimiser's own options. Learning rate and weight decay are dials, set on every group before each step.
 
     `wants_schedule` is False for one that replaces the decay of the learning rate by averaging. `state_per_weight`
-    tells for memory estimates how many numbers it keeps for each weight.
+    tells for memory estimates how many numbers it keeps for each weight. `takes_shards` is False for one that needs
+    each weight whole.
     """
 
     wants_schedule: ClassVar[bool] = True
     state_per_weight: ClassVar[float] = 2.0
+    takes_shards: ClassVar[bool] = True
 
     @abc.abstractmethod
     def build(self, groups: Sequence[Group], lr: float) -> Optimizer:

@@ -1,8 +1,10 @@
 """Builds an optimiser over a model from its config."""
 
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from danlu.core.errors import RequestError
 from danlu.optim.config import OptimizerConfig
 from danlu.optim.groups import parameter_groups
 
@@ -13,8 +15,18 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
     """The optimiser that `config` names over the trainable weights of `model`, sharded (DTensor) or not.
 
     Its groups carry `decay` and `lr_scale`; weight decay starts at 0, since a dial turns it.
+
+    Raises:
+        RequestError: the weights are sharded and this optimiser needs them whole.
     """
+    options = config.options()
+    if not options.takes_shards and any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        raise RequestError(
+            f"{config.kind} needs each weight whole and cannot be sharded",
+            where="train.optimizer.kind",
+            mend="Use parallel.strategy=ddp, or another optimiser such as adamw",
+        )
     groups = parameter_groups(model)
     for group in groups:
         group["weight_decay"] = 0.0
-    return config.options().build(groups, config.lr)
+    return options.build(groups, config.lr)

@@ -17,6 +17,7 @@ class Adafactor(OptimizerKind):
     """
 
     state_per_weight: ClassVar[float] = 0.01
+    takes_shards: ClassVar[bool] = False
 
     beta2_decay: float = -0.8
     """the second moment's forgetting: β₂(t) = 1 - t^this"""
