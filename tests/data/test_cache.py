@@ -1,3 +1,4 @@
+import json
 import os
 import resource
 import subprocess
@@ -11,10 +12,11 @@ from danlu.core.errors import DataError, RequestError, RunError
 from danlu.data.cache import encode_cached
 from danlu.data.columns import Columns
 from danlu.data.sources import open_source
+from danlu.data.split import split_source
 from danlu.data.text import TextEncoder
 from data import encoders
 
-HERE = Path(__file__).parent
+TEXT = Columns(kind="text", by_role={"text": "text"})
 
 
 @pytest.fixture
@@ -46,6 +48,22 @@ def test_several_processes_give_the_same(folder, cache, tmp_path):
     assert sorted(path.name for path in together.folder.iterdir()) == sorted(
         path.name for path in alone.folder.iterdir()
     )
+
+
+def test_a_lone_large_file_is_shared_among_processes(write, cache, tmp_path, tokenizer):
+    """Rows of a table, and parts of one document, which must be joined again across processes."""
+    rows = [{"text": f"row {n} " * (n % 50 + 1)} for n in range(4000)]
+    lines = "".join("oops\n" if n % 700 == 5 else json.dumps(row) + "\n" for n, row in enumerate(rows))
+    encoder = TextEncoder(tokenizer, TEXT, context=64)
+    book = "".join(f"line {n} of the furnace's log, 丹炉\n\n" for n in range(30_000))
+    for path, on_bad in ((write("rows.jsonl", lines), "skip"), (write("book.txt", book), "refuse")):
+        source = open_source(str(path), cache=cache)
+        for part in (source, split_source(source, "30%", 0)[0]):
+            options = {"key": encoder.key, "on_bad": on_bad}
+            alone = encode_cached(part, encoder, folder=tmp_path / "alone", workers=1, **options)
+            together = encode_cached(part, encoder, folder=tmp_path / "together", workers=2, **options)
+            for name in ("input_ids.values", "input_ids.ends", "num_bytes.values", "meta.json"):
+                assert (alone.folder / name).read_bytes() == (together.folder / name).read_bytes()
 
 
 def test_nothing_is_done_twice(folder, cache):
@@ -171,7 +189,7 @@ def test_processes_that_ask_at_once_share_the_work(folder, cache):
 def test_documents_in_parts_become_whole_again(write, cache, tokenizer):
     text = "".join(f"line {n} of the furnace's log, 丹炉\n" for n in range(3000))
     source = open_source(str(write("a.txt", text)), cache=cache)
-    encoder = TextEncoder(tokenizer, Columns(kind="text", by_role={"text": "text"}), context=64)
+    encoder = TextEncoder(tokenizer, TEXT, context=64)
     examples = encode_cached(source, encoder, key=encoder.key)
     assert len(examples) == 1
     assert len(list(source)) > 20
@@ -181,7 +199,7 @@ def test_documents_in_parts_become_whole_again(write, cache, tokenizer):
 
 def test_truncated_rows_are_counted(write, cache, tokenizer):
     source = open_source(str(write("a.jsonl", [{"text": "short"}, {"text": "long " * 50}])), cache=cache)
-    encoder = TextEncoder(tokenizer, Columns(kind="text", by_role={"text": "text"}), context=16, long="truncate")
+    encoder = TextEncoder(tokenizer, TEXT, context=16, long="truncate")
     examples = encode_cached(source, encoder, key=encoder.key)
     assert examples.truncated.count == 1
     assert examples.truncated.rows[0]["row"] == 2

@@ -79,7 +79,7 @@ def test_shards_are_one_after_the_other(tmp_path):
     layouts = [written(shard, [text([at, at], at), text([7], 1)]).layouts for at, shard in enumerate(shards)]
     whole = tmp_path / "whole"
     whole.mkdir()
-    concatenate(shards, layouts, whole)
+    concatenate([(shard, layout, False) for shard, layout in zip(shards, layouts, strict=True)], whole)
     Meta(fingerprint="f", num_examples=6, fields=layouts[0], skipped=Listed(), truncated=Listed()).write(
         whole / "meta.json"
     )
@@ -87,6 +87,20 @@ def test_shards_are_one_after_the_other(tmp_path):
     assert [examples[at]["input_ids"].tolist() for at in range(6)] == [[0, 0], [7], [1, 1], [7], [2, 2], [7]]
     assert examples.column("num_bytes").tolist() == [0, 1, 1, 1, 2, 1]
     assert [path.name for shard in shards for path in shard.iterdir()] == ["meta.json"] * 3
+
+
+def test_a_shard_may_continue_the_one_before(tmp_path):
+    shards = [tmp_path / f"shard-{at}" for at in range(3)]
+    layouts = [written(shard, [text([at], at + 1), text([7], 1)]).layouts for at, shard in enumerate(shards)]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    concatenate([(shards[at], layouts[at], joined) for at, joined in enumerate((False, True, False))], whole)
+    Meta(fingerprint="f", num_examples=5, fields=layouts[0], skipped=Listed(), truncated=Listed()).write(
+        whole / "meta.json"
+    )
+    examples = Examples(whole)
+    assert [examples[at]["input_ids"].tolist() for at in range(5)] == [[0], [7, 1], [7], [2], [7]]
+    assert examples.column("num_bytes").tolist() == [1, 3, 1, 3, 1]
 
 
 @pytest.mark.parametrize("name", ["input_ids.values", "input_ids.ends", "num_bytes.values", "meta.json"])

@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from danlu.core.errors import DataError
-from danlu.data.encoding import Encode, Written, encode_files
+from danlu.data.encoding import Encode, Written, encode_spans
 from danlu.data.examples import Examples, Listed, Meta, concatenate, open_examples
 from danlu.data.fingerprints import digest_of
 from danlu.data.places import cache_folder, one_builder, telling_disk_troubles, written_aside
 from danlu.data.pool import encode_in_processes
 from danlu.data.rows import BadRow
-from danlu.data.sources import Source, SourceFile
+from danlu.data.sources import Source, SourceFile, Span
 
 _VERSION = 1
-_CORES_PER_PROCESS = 4  # the tokenizer's own threads use them; one reader cannot feed many more
-_BYTES_PER_PROCESS = 32 * 1024 * 1024
+_BYTES_PER_PROCESS = 24 * 1024 * 1024  # about what one process encodes in the time that it takes to start
 _UNITS_PER_PROCESS = 4
+_SMALLEST_UNIT_BYTES = 64 * 1024
 
 
 def encode_cached(
@@ -37,7 +37,7 @@ def encode_cached(
             `BadField` about a row that cannot be used. Must not depend on anything that `key` does not name.
         key: names what `encode` does; with the content of the source it names the cached examples.
         folder: the cache; None means the source's.
-        workers: processes; None chooses from the cores (a tokenizer has threads of its own). The result is the same.
+        workers: processes; None chooses from the cores and the size. The result is the same.
         on_bad: `refuse` stops at the first bad row, `skip` goes on without it.
         on_skip: is told each row skipped (the first 1,000), also when the examples were made before; the whole list is
             in `Examples.skipped`.
@@ -69,13 +69,14 @@ def _build(source: Source, encode: Encode, place: Path, workers: int | None, on_
     num_processes = _num_processes(source, encode, workers)
     with written_aside(place) as aside:
         if num_processes == 1:
-            written = [encode_files(source, source.files, encode, aside, on_bad)]
+            spans = [Span(file=file) for file in source.files]
+            written = [encode_spans(source, spans, encode, aside, on_bad)]
         else:
-            units = _units(source.files, num_processes * _UNITS_PER_PROCESS)
+            units = _units(source, num_processes * _UNITS_PER_PROCESS)
             shards = [aside / f"shard-{at:05d}" for at in range(len(units))]
             written = encode_in_processes(source, encode, units, shards, on_bad, num_processes)
-            full = [(shard, done.layouts) for shard, done in zip(shards, written, strict=True) if done.num_examples]
-            concatenate([shard for shard, _ in full], [layouts for _, layouts in full], aside)
+            full = [(shard, done) for shard, done in zip(shards, written, strict=True) if done.num_examples]
+            concatenate([(shard, done.layouts, done.joined) for shard, done in full], aside)
             for shard in shards:
                 shard.rmdir()
         meta = _meta(source, place.name, written)
@@ -88,6 +89,7 @@ def _meta(source: Source, fingerprint: str, written: Sequence[Written]) -> Meta:
     for done in written:
         skipped, truncated = skipped.plus(done.skipped), truncated.plus(done.truncated)
     num_examples = sum(done.num_examples for done in written)
+    num_examples -= sum(done.joined for done in written if done.num_examples)
     if num_examples == 0:
         why = f"all of its {skipped.count} rows are bad" if skipped.count else "it holds no rows"
         first = f"; the first: {_described(skipped.rows[0])}" if skipped.count else ""
@@ -103,8 +105,7 @@ def _meta(source: Source, fingerprint: str, written: Sequence[Written]) -> Meta:
 def _num_processes(source: Source, encode: Encode, workers: int | None) -> int:
     if workers is None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(cores // _CORES_PER_PROCESS, source.num_bytes // _BYTES_PER_PROCESS)
-    workers = min(workers, len(source.files))
+        workers = min(cores, source.num_bytes // _BYTES_PER_PROCESS)
     if workers <= 1:
         return 1
     try:
@@ -114,18 +115,31 @@ def _num_processes(source: Source, encode: Encode, workers: int | None) -> int:
     return workers
 
 
-def _units(files: Sequence[SourceFile], num_units: int) -> list[list[SourceFile]]:
-    """Runs of neighbouring files of about equal size in bytes."""
-    limit = sum(file.num_bytes for file in files) / num_units
-    units: list[list[SourceFile]] = []
+def _units(source: Source, num_units: int) -> list[list[Span]]:
+    """Runs of neighbouring files, or of rows of a large file, of about equal size in bytes."""
+    limit = max(source.num_bytes / num_units, _SMALLEST_UNIT_BYTES)
+    units: list[list[Span]] = []
     size = float("inf")
-    for file in files:
-        if size + file.num_bytes / 2 > limit:
-            units.append([])
-            size = 0.0
-        units[-1].append(file)
-        size += file.num_bytes
+    for file in source.files:
+        spans = _spans(source, file, limit)
+        for span in spans:
+            num_bytes = file.num_bytes / len(spans)
+            if size + num_bytes / 2 > limit:
+                units.append([])
+                size = 0.0
+            units[-1].append(span)
+            size += num_bytes
     return units
+
+
+def _spans(source: Source, file: SourceFile, limit: float) -> list[Span]:
+    """The whole file, or spans of about `limit` bytes when it is much larger. Finding them reads it once."""
+    if file.num_bytes < 2 * limit:
+        return [Span(file=file)]
+    num_rows = source.num_rows(file)
+    num_spans = max(1, min(round(file.num_bytes / limit), num_rows))
+    bounds = [num_rows * at // num_spans for at in range(num_spans)]
+    return [Span(file=file, start=start, stop=stop) for start, stop in zip(bounds, [*bounds[1:], None], strict=True)]
 
 
 def _refusal(skipped: Listed) -> DataError:

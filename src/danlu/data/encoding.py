@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from danlu.data.examples import FieldLayout, Listed, Writer
 from danlu.data.rows import BadField, BadRow, Example, Row
-from danlu.data.sources import Source, SourceFile
+from danlu.data.sources import Source, Span
 
 BATCH_CHARACTERS = 1 << 19
 BATCH_ROWS = 4096
@@ -36,10 +36,12 @@ class Written:
     layouts: Mapping[str, FieldLayout]
     skipped: Listed
     truncated: Listed
+    joined: bool
+    """True when the first example continues the last one of the unit before."""
 
 
-def encode_files(source: Source, files: Sequence[SourceFile], encode: Encode, folder: Path, on_bad: str) -> Written:
-    """Encodes the rows of `files` into `folder`.
+def encode_spans(source: Source, spans: Sequence[Span], encode: Encode, folder: Path, on_bad: str) -> Written:
+    """Encodes the rows of `spans` into `folder`.
 
     Raises:
         DataError: a row that cannot be used, unless `on_bad` is `skip`.
@@ -47,13 +49,14 @@ def encode_files(source: Source, files: Sequence[SourceFile], encode: Encode, fo
     """
     writer = Writer(folder)
     skipped, truncated = _Lister(), _Lister()
+    first_joined = False
 
     def handle_bad(bad: BadRow) -> None:
         if on_bad == "refuse":
             raise bad.error()
         skipped.add(bad.listed())
 
-    for row, encoded in _encoded(_readable(source, files), _encoder_of(encode), handle_bad):
+    for row, encoded in _encoded(_readable(source, spans), _encoder_of(encode), handle_bad):
         if isinstance(encoded, BadField):
             handle_bad(encoded.in_row(row))
             continue
@@ -62,10 +65,16 @@ def encode_files(source: Source, files: Sequence[SourceFile], encode: Encode, fo
                 place = {"file": row.file, "row": row.number, "field": "", "problem": "was cut to the context"}
                 truncated.add(place)
                 example = {name: value for name, value in example.items() if name != "truncated"}
-            writer.add(example, joined=row.part.joined and skipped.last != (row.file, row.number - 1))
+            joined = row.part.joined and skipped.last != (row.file, row.number - 1)
+            first_joined = joined if writer.num_examples == 0 else first_joined
+            writer.add(example, joined=joined)
     writer.close()
     return Written(
-        num_examples=writer.num_examples, layouts=writer.layouts, skipped=skipped.listed(), truncated=truncated.listed()
+        num_examples=writer.num_examples,
+        layouts=writer.layouts,
+        skipped=skipped.listed(),
+        truncated=truncated.listed(),
+        joined=first_joined,
     )
 
 
@@ -87,11 +96,11 @@ class _Lister:
         return Listed(count=self.count, rows=tuple(self.rows))
 
 
-def _readable(source: Source, files: Sequence[SourceFile]) -> Iterator[Row | BadRow]:
+def _readable(source: Source, spans: Sequence[Span]) -> Iterator[Row | BadRow]:
     """Good and bad rows in their order."""
-    for file in files:
+    for span in spans:
         waiting: list[BadRow] = []
-        for row in source.rows(file, waiting.append):
+        for row in source.rows(span, waiting.append):
             yield from waiting
             waiting.clear()
             yield row

@@ -261,26 +261,44 @@ class Writer:
             file.write(content)
 
 
-def concatenate(shards: Sequence[Path], layouts: Sequence[Mapping[str, FieldLayout]], folder: Path) -> None:
-    """Appends the shards' files to those in `folder`, one shard after the other, and removes each when it is copied."""
+def concatenate(shards: Sequence[tuple[Path, Mapping[str, FieldLayout], bool]], folder: Path) -> None:
+    """Appends the files of each shard (folder, layouts, joined) to those in `folder`, and removes what is copied.
+
+    A shard that is `joined` begins with what continues the last example before it.
+    """
     totals: dict[str, int] = {}
-    for shard, fields in zip(shards, layouts, strict=True):
-        for name, layout in fields.items():
-            source = shard / f"{name}.values"
+    for shard, layouts, joined in shards:
+        for name, layout in layouts.items():
+            values, target = shard / f"{name}.values", folder / f"{name}.values"
             if not layout.scalar:
                 ends = np.fromfile(shard / f"{name}.ends", dtype="<i8") + totals.get(name, 0)
                 totals[name] = int(ends[-1])
-                with (folder / f"{name}.ends").open("ab") as file:
-                    file.write(ends.astype("<i8").tobytes())
+                _append(folder / f"{name}.ends", ends.astype("<i8"), replacing=joined)
                 (shard / f"{name}.ends").unlink()
-            _append_file(source, folder / f"{name}.values")
-            source.unlink(missing_ok=True)
+                _append_file(values, target)
+            else:
+                numbers = np.fromfile(values, dtype=layout.dtype)
+                if joined:
+                    numbers[0] += np.fromfile(
+                        target, dtype=layout.dtype, offset=target.stat().st_size - numbers.itemsize
+                    )[0]
+                _append(target, numbers, replacing=joined)
+                values.unlink()
+
+
+def _append(path: Path, numbers: np.ndarray, *, replacing: bool) -> None:
+    """Appends to a file of numbers; `replacing` takes the place of its last one."""
+    with path.open("ab") as file:
+        if replacing:
+            file.truncate(file.tell() - numbers.itemsize)
+        file.write(numbers.tobytes())
 
 
 def _append_file(source: Path, target: Path) -> None:
-    if not target.exists():
+    if source.exists() and not target.exists():
         source.rename(target)
-        return
-    with source.open("rb") as reading, target.open("ab") as writing:
-        while piece := reading.read(1 << 22):
-            writing.write(piece)
+    elif source.exists():
+        with source.open("rb") as reading, target.open("ab") as writing:
+            while piece := reading.read(1 << 22):
+                writing.write(piece)
+        source.unlink()

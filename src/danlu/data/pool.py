@@ -20,22 +20,22 @@ from typing import IO, Any
 import danlu
 from danlu.core import errors
 from danlu.core.errors import DanluError, RunError
-from danlu.data.encoding import Encode, Written, encode_files
-from danlu.data.sources import Source, SourceFile
+from danlu.data.encoding import Encode, Written, encode_spans
+from danlu.data.sources import Source, Span
 
 
 def encode_in_processes(
     source: Source,
     encode: Encode,
-    units: Sequence[Sequence[SourceFile]],
+    units: Sequence[Sequence[Span]],
     folders: Sequence[Path],
     on_bad: str,
     num_processes: int,
 ) -> list[Written]:
-    """Encodes each unit of files into its folder, as many at once as there are processes; results in order.
+    """Encodes each unit of spans into its folder, as many at once as there are processes; results in order.
 
     Raises:
-        what `encode_files` raises, for the first unit that failed; RunError when a process dies.
+        what `encode_spans` raises, for the first unit that failed; RunError when a process dies.
     """
     jobs: queue.SimpleQueue[int] = queue.SimpleQueue()
     for at in range(len(units)):
@@ -83,9 +83,9 @@ def _start(num_processes: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
 
 
-def _ask(worker: "subprocess.Popen[bytes]", files: Sequence[SourceFile], folder: Path) -> Written | BaseException:
+def _ask(worker: "subprocess.Popen[bytes]", spans: Sequence[Span], folder: Path) -> Written | BaseException:
     try:
-        _send(worker.stdin, pickle.dumps((files, folder)))
+        _send(worker.stdin, pickle.dumps((spans, folder)))
         kind, content = pickle.loads(_receive(worker.stdout))
     except (EOFError, OSError):
         code = worker.wait()
@@ -127,15 +127,15 @@ def _work() -> None:
     try:
         source, encode, on_bad = pickle.loads(_receive(sys.stdin.buffer))
         while True:
-            files, folder = pickle.loads(_receive(sys.stdin.buffer))
-            _send(answers, pickle.dumps(_answer(source, encode, on_bad, files, folder)))
+            spans, folder = pickle.loads(_receive(sys.stdin.buffer))
+            _send(answers, pickle.dumps(_answer(source, encode, on_bad, spans, folder)))
     except (EOFError, BrokenPipeError):
         return
 
 
-def _answer(source: Source, encode: Encode, on_bad: str, files: Sequence[SourceFile], folder: Path) -> tuple[str, Any]:
+def _answer(source: Source, encode: Encode, on_bad: str, spans: Sequence[Span], folder: Path) -> tuple[str, Any]:
     try:
-        return "written", encode_files(source, files, encode, folder, on_bad)
+        return "written", encode_spans(source, spans, encode, folder, on_bad)
     except DanluError as error:
         name = type(error).__name__ if hasattr(errors, type(error).__name__) else "RunError"
         return "refused", (name, error.problem, error.where, error.mend)

@@ -36,6 +36,15 @@ class SourceFile:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Span:
+    """The rows [start, stop) of a file, counted from 0 over good and bad ones; all from `start` when stop is None."""
+
+    file: SourceFile
+    start: int = 0
+    stop: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RowShare:
     """Those rows whose hash is below (or not below) `threshold`, a number in [0, 2**64]; `salt` varies the hash."""
 
@@ -90,28 +99,31 @@ class Source:
         unpacked = file.num_bytes * (4 if file.path.suffix in COMPRESSIONS else 1)  # a guess is good enough
         return min(max(unpacked // PARTS_OF_A_LONE_FILE, SMALLEST_PART_BYTES), LARGEST_PART_BYTES)
 
-    def rows(self, file: SourceFile, on_bad: OnBad | None = None) -> Iterator[Row]:
-        """The rows of one file in order.
+    def rows(self, file: SourceFile | Span, on_bad: OnBad | None = None) -> Iterator[Row]:
+        """The rows of one file, or of a span of it, in order.
 
         Raises:
             DataError: a row that cannot be read, unless `on_bad` takes it; a file that cannot be read.
         """
+        span = file if isinstance(file, Span) else Span(file=file)
+        file = span.file
         salt = self.share.file_salt(file.key) if self.share else 0
         kept_before = False
-        found_rows = format_named(file.format).rows(file.path, file.name, self.part_bytes(file))
-        for ordinal, found in enumerate(found_rows):
-            if self.share is not None and not self.share.holds(salt, ordinal):
-                kept_before = False
+        begin = max(span.start - 1, 0)  # one row earlier, to know whether the first continues it
+        found_rows = format_named(file.format).rows(file.path, file.name, self.part_bytes(file), begin)
+        for ordinal, found in enumerate(found_rows, begin):
+            if ordinal == span.stop:
+                return
+            kept, kept_before = kept_before, self.share is None or self.share.holds(salt, ordinal)
+            if not kept_before:
                 continue
             if isinstance(found, BadRow):
-                if on_bad is None:
-                    raise found.error()
-                on_bad(found)
-            elif found.part.joined and not kept_before:
-                yield found._replace(part=found.part._replace(joined=False))
-            else:
-                yield found
-            kept_before = not isinstance(found, BadRow)
+                kept_before = False
+                if ordinal >= span.start:
+                    _handle(found, on_bad)
+            elif ordinal >= span.start:
+                split = found.part.joined and not kept
+                yield found._replace(part=found.part._replace(joined=False)) if split else found
 
     def __iter__(self) -> Iterator[Row]:
         for file in self.files:
@@ -156,6 +168,12 @@ def open_source(spec: str | Sequence[str], *, cache: str | Path | None = None, w
     folder = cache_folder(cache)
     files = [file for one in specs for file in _find(one, folder)]
     return Source(spec=", ".join(specs), files=tuple(files), cache=folder, whole_documents=whole_documents)
+
+
+def _handle(bad: BadRow, on_bad: OnBad | None) -> None:
+    if on_bad is None:
+        raise bad.error()
+    on_bad(bad)
 
 
 def format_named(name: str) -> Format:

@@ -17,6 +17,7 @@ from danlu.data.columns import Columns
 from danlu.data.fingerprints import digest_of
 from danlu.data.rows import BadField, Example, Row
 from danlu.data.sources import Source
+from danlu.data.words import shortcut_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -243,9 +244,12 @@ class Codec:
         described = self._rust.to_str() if self._rust is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
         self.key = digest_of(described, self.prefix.tolist(), self.suffix.tolist())
         self._bytes_of_token: dict[int, int] = {}
+        self._words = shortcut_for(self._rust, self.dtype) if self._rust is not None else None
 
     def ids(self, texts: list[str]) -> list[np.ndarray]:
         """The tokens of each text, without special tokens around it."""
+        if self._words is not None:
+            return self._words.ids(texts)
         if self._rust is None:
             found = self._slow(texts, add_special_tokens=False)["input_ids"] if texts else []
             return [np.asarray(ids, dtype=self.dtype) for ids in found]

@@ -8,7 +8,10 @@ import pytest
 
 from danlu.core.errors import DataError
 from danlu.data.formats.arrow import ArrowFormat
+from danlu.data.formats.csv import CsvFormat
+from danlu.data.formats.jsonl import JsonlFormat
 from danlu.data.formats.parquet import ParquetFormat
+from danlu.data.formats.text import TextFormat
 
 TABLE = pyarrow.table({"text": [f"row {n}" if n != 5 else None for n in range(1000)], "n": list(range(1000))})
 
@@ -65,3 +68,24 @@ def test_damaged_files_are_told(tmp_path, form, save):
     path.write_bytes(content[:200] + b"\xff" * 3000 + content[3200:])
     with pytest.raises(DataError, match="is no sound"):
         list(form().rows(path, "a", None))
+
+
+def test_rows_may_be_passed_over(tmp_path, write):
+    path = tmp_path / "a.parquet"
+    as_parquet(path)
+    stream = tmp_path / "a.arrow"
+    as_arrow_stream(stream)
+    lines = "".join(f'{{"n": {n}}}\n\n' for n in range(40))
+    table = "".join(f"{n}\n" for n in ("n", *range(40)))
+    for form, file, part_bytes in [
+        (ParquetFormat, path, None),
+        (ArrowFormat, stream, None),
+        (JsonlFormat, write("a.jsonl", lines), None),
+        (JsonlFormat, write("a.json", "[" + ", ".join(f'{{"n": {n}}}' for n in range(40)) + "]"), None),
+        (CsvFormat, write("a.csv", table), None),
+        (TextFormat, write("a.txt", "word " * 400), 64),
+    ]:
+        rows = list(form().rows(file, "a", part_bytes))
+        for start in (0, 1, 17, len(rows) - 1, len(rows), len(rows) + 5):
+            later = list(form().rows(file, "a", part_bytes, start))
+            assert [(row.number, row.fields) for row in later] == [(row.number, row.fields) for row in rows[start:]]

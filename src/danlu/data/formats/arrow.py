@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from danlu.core.errors import DataError
-from danlu.data.formats.base import Format, Found
-from danlu.data.rows import Row
+from danlu.data.formats.base import Format, Found, rows_of
 
 BATCH_ROWS = 256
 
@@ -16,13 +15,12 @@ class ArrowFormat(Format):
 
     suffixes: ClassVar[tuple[str, ...]] = (".arrow",)
 
-    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
-        number = 0
+    def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
+        first = 0
         for batch in _batches(path, name):
             for at in range(0, batch.num_rows, BATCH_ROWS):
-                for fields in batch.slice(at, BATCH_ROWS).to_pylist():
-                    number += 1
-                    yield Row(name, number, fields)
+                yield from rows_of(batch.slice(at, BATCH_ROWS), name, first + at, start)
+            first += batch.num_rows
 
     def count(self, path: Path, name: str, part_bytes: int | None) -> int:
         return sum(batch.num_rows for batch in _batches(path, name))

@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, ClassVar, cast
 
@@ -26,10 +26,11 @@ class Format(ABC):
     documents: ClassVar[bool] = False
 
     @abstractmethod
-    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
+    def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
         """The rows of the file at `path` in order; `name` is how people know the file.
 
-        `part_bytes`: documents above this size come in parts (see `rows.Part`); None keeps them whole.
+        `part_bytes`: documents above this size come in parts (see `rows.Part`); None keeps them whole. The first
+        `start` rows, bad ones counted, are passed over, with as little work as the format allows.
         """
 
     def count(self, path: Path, name: str, part_bytes: int | None) -> int:
@@ -122,12 +123,8 @@ def bad_encoding(name: str, number: int, error: UnicodeDecodeError, field: str =
     )
 
 
-def good_rows(found: Iterable[Found], on_bad: "list[BadRow] | None") -> Iterator[Row]:
-    """The rows that can be used; the others are collected, or refused when there is no list to collect them in."""
-    for row in found:
-        if isinstance(row, BadRow):
-            if on_bad is None:
-                raise row.error()
-            on_bad.append(row)
-        else:
-            yield row
+def rows_of(batch: Any, name: str, first: int, start: int) -> Iterator[Row]:
+    """The rows of an Arrow batch whose first is row `first` of the file, counted from 0; those before `start` not."""
+    passed = min(max(start - first, 0), batch.num_rows)
+    for at, fields in enumerate(batch.slice(passed).to_pylist(), first + passed + 1):
+        yield Row(name, at, fields)

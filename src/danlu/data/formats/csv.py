@@ -1,6 +1,7 @@
 """Comma-separated values, with a header line; tabs, semicolons and bars are recognised."""
 
 import csv
+import itertools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ class CsvFormat(Format):
 
     suffixes: ClassVar[tuple[str, ...]] = (".csv", ".tsv")
 
-    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
+    def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default of 128 KiB is less than a long document
         with opened(path) as file:
             lines = _Lines(file)
@@ -30,7 +31,8 @@ class CsvFormat(Format):
             separator = _separator(header_line)
             header = next(csv.reader([header_line], delimiter=separator))
             _check_header(header, name)
-            yield from _records(csv.reader(lines, delimiter=separator, strict=True), lines, header, name)
+            records = _records(csv.reader(lines, delimiter=separator, strict=True), lines, header, name)
+            yield from itertools.islice(records, start, None)
 
 
 class _Lines:

@@ -1,5 +1,6 @@
 """JSON lines, and a JSON file that holds one list of objects."""
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,12 +16,12 @@ class JsonlFormat(Format):
 
     suffixes: ClassVar[tuple[str, ...]] = (".jsonl", ".ndjson", ".json")
 
-    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
+    def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
         if ".json" in path.suffixes and _starts_a_list(path):
-            yield from _listed(path, name)
+            yield from itertools.islice(_listed(path, name), start, None)
             return
         with opened(path) as file:
-            for number, line in _lines(file):
+            for number, line in itertools.islice(_lines(file), start, None):
                 yield _parsed(name, number, line)
 
     def count(self, path: Path, name: str, part_bytes: int | None) -> int:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from danlu.core.errors import DataError
-from danlu.data.formats.base import COMPRESSIONS, Format, Found, opened
-from danlu.data.rows import Row
+from danlu.data.formats.base import COMPRESSIONS, Format, Found, opened, rows_of
 
 BATCH_ROWS = 256
 
@@ -17,8 +16,8 @@ class ParquetFormat(Format):
 
     suffixes: ClassVar[tuple[str, ...]] = (".parquet", ".pq")
 
-    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
-        number = 0
+    def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
+        first = 0
         import pyarrow
 
         with _table(path, name) as table:
@@ -30,9 +29,8 @@ class ParquetFormat(Format):
                     raise _broken(name, error) from error
                 if batch is None:
                     return
-                for fields in batch.to_pylist():
-                    number += 1
-                    yield Row(name, number, fields)
+                yield from rows_of(batch, name, first, start)
+                first += batch.num_rows
 
     def count(self, path: Path, name: str, part_bytes: int | None) -> int:
         with _table(path, name) as table:

@@ -23,9 +23,11 @@ class TextFormat(Format):
     )
     documents: ClassVar[bool] = True
 
-    def rows(self, path: Path, name: str, part_bytes: int | None) -> Iterator[Found]:
+    def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
         previous_good = False
         for number, (content, last) in enumerate(_parts(path, part_bytes), 1):
+            if number <= start:
+                continue
             try:
                 text = content.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
