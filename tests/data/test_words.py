@@ -117,5 +117,5 @@ def test_it_travels_light(pairs):
 
 def test_danlus_own_tokenizer_takes_it(tokenizer):
     codec = Codec(tokenizer)
-    assert codec._words is not None
+    assert codec.words is not None
     assert codec.ids(["fire <|eos|> 1"])[0].tolist() == tokenizer("fire <|eos|> 1", add_special_tokens=False).input_ids

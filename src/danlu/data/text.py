@@ -5,6 +5,7 @@ only a part carries loss, `labels_mask` (T,). Special tokens around a text are t
 added where the tokenizer would not, since a model that never sees an end never stops.
 """
 
+import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from danlu.data.columns import Columns
 from danlu.data.fingerprints import digest_of
 from danlu.data.rows import BadField, Example, Row
 from danlu.data.sources import Source
-from danlu.data.words import shortcut_for
+from danlu.data.words import Words, shortcut_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -244,17 +245,21 @@ class Codec:
         described = self._rust.to_str() if self._rust is not None else json.dumps(tokenizer.get_vocab(), sort_keys=True)
         self.key = digest_of(described, self.prefix.tolist(), self.suffix.tolist())
         self._bytes_of_token: dict[int, int] = {}
-        self._words = shortcut_for(self._rust, self.dtype) if self._rust is not None else None
 
     def ids(self, texts: list[str]) -> list[np.ndarray]:
         """The tokens of each text, without special tokens around it."""
-        if self._words is not None:
-            return self._words.ids(texts)
+        if self.words is not None:
+            return self.words.ids(texts)
         if self._rust is None:
             found = self._slow(texts, add_special_tokens=False)["input_ids"] if texts else []
             return [np.asarray(ids, dtype=self.dtype) for ids in found]
         encodings = self._rust.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+
+    @functools.cached_property
+    def words(self) -> Words | None:
+        """The shortcut, where there is one; making sure of it takes some tenths of a second, at the first use."""
+        return shortcut_for(self._rust, self.dtype) if self._rust is not None else None
 
     def num_bytes(self, token: int) -> int:
         """The UTF-8 bytes of one token's text."""
@@ -274,7 +279,7 @@ class Codec:
         return np.array(before, dtype=self.dtype), np.array(after, dtype=self.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rust": None if self._rust is None else self._rust.to_str()}
+        return {**self.__dict__, "words": self.words, "_rust": None if self._rust is None else self._rust.to_str()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
