@@ -31,7 +31,7 @@ def test_matches_fp64(shape: tuple[int, ...], dtype: torch.dtype, autocast: bool
     cos, sin = torch.randn(angles, T, D), torch.randn(angles, T, D)
     doubles = [t.detach().double().requires_grad_() for t in made]
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        found = rotary._rotate(plain, *made, cos, sin)
+        found = rotary.rotate(plain, *made, cos, sin)
     wanted = plain(*doubles, cos.double(), sin.double())
     low = autocast or dtype == torch.bfloat16
     for one, two, leaf, truth in zip(found, wanted, made, doubles, strict=True):
@@ -63,4 +63,4 @@ def test_another_meaning_is_refused() -> None:
 
 def test_what_does_not_fit_goes_to_the_original() -> None:
     q, cos = torch.randn(1, 2, 3, 8, dtype=torch.float64), torch.randn(1, 3, 8, dtype=torch.float64)
-    assert torch.equal(rotary._rotate(plain, q, q, cos, cos)[0], plain(q, q, cos, cos)[0])
+    assert torch.equal(rotary.rotate(plain, q, q, cos, cos)[0], plain(q, q, cos, cos)[0])

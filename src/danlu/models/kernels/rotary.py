@@ -60,7 +60,8 @@ def _run(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, back: bool, library: 
     return out
 
 
-def _rotate(original: Rotate, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **options: Any) -> Any:
+def rotate(original: Rotate, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **options: Any) -> Any:
+    """What `original(q, k, cos, sin)` gives, by the kernel if it fits; q, k (B, heads, T, D), cos, sin (B or 1, T, D)."""
     library = build.library() if _fits(q, k, cos, sin) and not rest and not options else None
     if library is None:
         return original(q, k, cos, sin, *rest, **options)
@@ -95,7 +96,7 @@ def _point(file: Any) -> bool:
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(2, heads, 3, 8, generator=generator) for heads in (4, 2))
     cos, sin = (torch.randn(2, 3, 8, generator=generator) for _ in range(2))
-    pointed = functools.partial(_rotate, original)
+    pointed = functools.partial(rotate, original)
     try:
         before, after = original(q, k, cos, sin), pointed(q, k, cos, sin)
         same = all(torch.allclose(one, two, atol=1e-5) for one, two in zip(before, after, strict=True))
