@@ -1,3 +1,4 @@
+import copy
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from danlu.core.errors import RequestError
 from danlu.models.build import build_model
 from danlu.models.config import AdapterConfig, ModelConfig
-from danlu.models.estimate import num_parameters
+from danlu.models.estimate import flops_per_token, memory_estimate, num_parameters
 from danlu.models.forward import Forward
-from danlu.models.quantise import stored_bytes
+from danlu.models.quantise import quantise_base
 from danlu.models.save import load_trained, save_model
 
 IDS = torch.tensor([[3, 14, 15, 92, 65, 35]])
@@ -23,8 +24,6 @@ KINDS = [
 
 
 def _adapted(base: Path, adapter: AdapterConfig, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    if adapter.kind == "qlora":
-        pytest.importorskip("torchao")
     model = build_model(
         ModelConfig(from_=str(base), adapter=adapter), auto_class="AutoModelForCausalLM", context=32, frozen_dtype=dtype
     )
@@ -79,11 +78,30 @@ def test_frozen_weights_in_bf16_work_with_and_without_autocast(base: Path, adapt
     assert half.model.model.rotary_emb.inv_freq.dtype == torch.float32
 
 
-def test_memory_of_the_base(base: Path) -> None:
-    sizes = [sum(map(stored_bytes, _adapted(base, adapter).parameters())) for adapter in (KINDS[0], *KINDS[2:])]
-    assert sizes[0] > 1.8 * sizes[1] > 2 * sizes[2]
-    counts = {num_parameters(_adapted(base, adapter)) for adapter in (KINDS[0], *KINDS[2:])}
-    assert len(counts) == 1
+def test_few_bits_save_memory_and_count_the_same(base: Path) -> None:
+    models = [_adapted(base, adapter) for adapter in (KINDS[0], *KINDS[2:])]
+    sizes = [memory_estimate(model, context=8, rows=1).weights for model in models]
+    assert sizes[0] > 1.6 * sizes[1] > 1.8 * sizes[2]
+    assert len({num_parameters(model) for model in models}) == 1
+    assert len({num_parameters(model, trainable=True) for model in models}) == 1
+    assert len({flops_per_token(model, 8) for model in models}) == 1
+
+
+@pytest.mark.parametrize(("bits", "error"), [(8, 0.01), (4, 0.12)])
+def test_few_bits_stay_near_the_weights(bits: int, error: float) -> None:
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(64, 48), nn.Linear(48, 7, bias=False)).requires_grad_(False)
+    small = copy.deepcopy(plain)
+    assert quantise_base(small, bits=bits) == (["0", "1"] if bits == 8 else ["0"])
+    away = (small[0].weight - plain[0].weight).norm() / plain[0].weight.norm()
+    assert away < error
+    given = torch.randn(5, 64, requires_grad=True)
+    output = small[0](given)
+    torch.testing.assert_close(output, nn.functional.linear(given, small[0].weight, small[0].bias))
+    output.square().sum().backward()
+    torch.testing.assert_close(given.grad, 2 * output.detach() @ small[0].weight)
+    kept = [buffer.numel() * buffer.element_size() for buffer in small[0].buffers()]
+    assert sum(kept) <= 64 * 48 * (bits + 0.25 if bits == 4 else bits) / 8 + 4 * 48 * (bits == 8)
 
 
 def test_new_classifier_is_trained_whole(base: Path) -> None:

@@ -36,14 +36,15 @@ def adapt(
     what flows between the layers loses nothing.
 
     Raises:
-        RequestError: a target does not exist, or quantisation needs a library that is not installed.
+        RequestError: a target does not exist, or nothing can be quantised.
     """
     targets = _targets(model, config)
     kept = sorted({name.rpartition(".")[0].rpartition(".")[2] for name in fresh if "." in name})
     model.requires_grad_(False)
-    _cast_frozen(model, frozen_dtype, skip=kept)
     if config.kind == "qlora":
         quantise_base(model, bits=config.bits, skip=kept)
+    else:
+        _cast_frozen(model, frozen_dtype, skip=kept)
     alpha = config.alpha if config.alpha is not None else 2 * config.r
     made = LoraConfig(
         r=config.r,

@@ -72,7 +72,7 @@ class AdapterConfig(Config):
     """A small trained part beside frozen weights: W + (α/r) B A.
 
     `lora`: Hu et al. 2021, equation 3. `dora`: magnitude and direction apart (Liu et al. 2024, equation 5). `qlora`:
-    the frozen base is kept in `bits` bits (Dettmers et al. 2023); it needs danlu[quantise].
+    the frozen base is kept in `bits` bits (Dettmers et al. 2023).
     """
 
     kind: Literal["lora", "dora", "qlora"] = "lora"

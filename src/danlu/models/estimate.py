@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
-from danlu.models.quantise import stored_bytes
+from danlu.models.quantise import num_quantised, quantised_layers
 
 HEAD_ROWS = 1024
 """rows of logits that the fused head keeps at once"""
@@ -18,7 +18,8 @@ _MLP_PARTS = {"silu": 4, "swish": 4, "gelu_new": 5, "gelu_pytorch_tanh": 4}
 
 def num_parameters(model: nn.Module, *, trainable: bool = False) -> int:
     """Weights of the model, a shared one counted once; with `trainable` only those that are trained."""
-    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
+    counted = sum(weight.numel() for weight in model.parameters() if weight.requires_grad or not trainable)
+    return counted if trainable else counted + num_quantised(model)
 
 
 def flops_per_token(model: nn.Module, context: int) -> float:
@@ -33,7 +34,7 @@ def flops_per_token(model: nn.Module, context: int) -> float:
     config = model.config
     assert isinstance(config, PreTrainedConfig)
     share = _share_of_experts(config)
-    products = 0.0
+    products = 4.0 * num_quantised(model)
     for name, weight in _multiplied(model):
         used = share if ".experts." in f".{name}." and "shared" not in name else 1.0
         products += weight.numel() * used * (6.0 if weight.requires_grad else 4.0)
@@ -78,7 +79,8 @@ def memory_estimate(
     assert isinstance(config, PreTrainedConfig)
     sizes, width = _Sizes.of(config), 4 if precision == "fp32" else 2
     trainable = num_parameters(model, trainable=True)
-    weights = sum(stored_bytes(weight) for weight in model.parameters())
+    held = [*model.parameters(), *(buffer for layer in quantised_layers(model) for buffer in layer.buffers())]
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in held)
     tokens = rows * context
     layer = 16 * sizes.width + width * (
         2 * sizes.width + 2 * sizes.inner + 2 * sizes.keys + sizes.mlp_parts * sizes.mlp

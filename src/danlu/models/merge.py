@@ -1,5 +1,6 @@
 """Folds an adapter into the weights that it changes, one layer at a time, leaving the model as it is."""
 
+import copy
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 
 from danlu.models.names import plain_name
+from danlu.models.quantise import QuantisedLinear
 
 
 def merged_weights(model: Any) -> dict[str, Tensor]:
@@ -22,6 +24,8 @@ def merged_weights(model: Any) -> dict[str, Tensor]:
     merged: dict[str, Tensor] = {}
     for prefix, part, whole in _parts(base):
         held = {**part._parameters, **part._buffers}
+        if isinstance(part, QuantisedLinear):
+            held["weight"] = part.weight
         for name, tensor in held.items():
             if tensor is None or name in part._non_persistent_buffers_set:
                 continue
@@ -29,7 +33,7 @@ def merged_weights(model: Any) -> dict[str, Tensor]:
             if whole is not None and name == "weight":
                 plain = _merged(whole, part)
             elif plain.is_floating_point():
-                plain = _dequantised(plain).float()
+                plain = plain.float()
             merged[plain_name(f"{prefix}.{name}".lstrip("."))] = plain
     return _with_ties(base, merged)
 
@@ -52,26 +56,25 @@ def _parts(base: nn.Module) -> Iterator[tuple[str, nn.Module, LoraLinear | None]
             yield name, part, None
 
 
-def _merged(layer: Any, base: Any) -> Tensor:
-    """peft's own merge on a plain fp32 copy of the weight, which is put back afterwards."""
-    kept = base.weight
-    base.weight = nn.Parameter(_dequantised(kept.detach()).float().clone(), requires_grad=False)
+def _merged(layer: Any, base: nn.Module) -> Tensor:
+    """peft's own merge, on a plain fp32 stand-in for the layer."""
+    weight: Any = base.weight
+    plain = copy.copy(base)
+    if isinstance(base, QuantisedLinear):
+        plain.__class__ = nn.Linear
+    plain._parameters = {
+        **base._parameters,
+        "weight": nn.Parameter(weight.detach().float().clone(), requires_grad=False),
+    }
+    layer.base_layer = plain
     try:
         with torch.no_grad():
             LoraLinear.merge(layer, safe_merge=True)
-        merged: Tensor = base.weight.detach()
+        merged: Tensor = plain._parameters["weight"].detach()  # type: ignore[union-attr]
         return merged
     finally:
-        base.weight = kept
+        layer.base_layer = base
         layer.merged_adapters.clear()
-
-
-def _dequantised(weight: Tensor) -> Tensor:
-    quantised: Any = weight
-    if type(weight) in (Tensor, nn.Parameter):
-        return weight
-    plain: Tensor = getattr(quantised, "get_original_weight", quantised.dequantize)()
-    return plain
 
 
 def _with_ties(base: nn.Module, merged: dict[str, Tensor]) -> dict[str, Tensor]:
