@@ -61,7 +61,7 @@ def _run(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor, back: bool, library: 
 
 
 def rotate(original: Rotate, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *rest: Any, **options: Any) -> Any:
-    """What `original(q, k, cos, sin)` gives, by the kernel if it fits; q, k (B, heads, T, D), cos, sin (B or 1, T, D)."""
+    """`original(q, k, cos, sin)`, by the kernel if it fits; q, k (B, heads, T, D), cos, sin (B or 1, T, D)."""
     library = build.library() if _fits(q, k, cos, sin) and not rest and not options else None
     if library is None:
         return original(q, k, cos, sin, *rest, **options)
