@@ -45,17 +45,7 @@ def adapt(
         quantise_base(model, bits=config.bits, skip=kept)
     else:
         _cast_frozen(model, frozen_dtype, skip=kept)
-    alpha = config.alpha if config.alpha is not None else 2 * config.r
-    made = LoraConfig(
-        r=config.r,
-        lora_alpha=alpha,  # type: ignore[arg-type]
-        lora_dropout=config.dropout,
-        target_modules=targets,
-        use_dora=config.kind == "dora",
-        modules_to_save=kept or None,
-        task_type=_TASK_TYPES.get(auto_class),  # type: ignore[arg-type]
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-    )
+    made = _lora_config(model, config, _TASK_TYPES.get(auto_class), targets, kept)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names that will change, and of a merge that `merged_weights` does itself
         adapted = get_peft_model(model, made, autocast_adapter_dtype=True)
@@ -64,6 +54,22 @@ def adapt(
         if own is not None and layer.weight.dtype != torch.float32 and not layer.weight.requires_grad:
             layer.__class__ = own
     return adapted
+
+
+def _lora_config(
+    model: nn.Module, config: AdapterConfig, task_type: str | None, targets: str | list[str], kept: list[str]
+) -> LoraConfig:
+    alpha = config.alpha if config.alpha is not None else 2 * config.r
+    return LoraConfig(
+        r=config.r,
+        lora_alpha=alpha,  # type: ignore[arg-type]
+        lora_dropout=config.dropout,
+        target_modules=targets,
+        use_dora=config.kind == "dora",
+        modules_to_save=kept or None,
+        task_type=task_type,  # type: ignore[arg-type]
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
 
 
 def _targets(model: PreTrainedModel, config: AdapterConfig) -> str | list[str]:

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from danlu.core.errors import RequestError, nearest
 from danlu.core.seeds import seed_of
-from danlu.models.config import ModelConfig
+from danlu.models.config import DesignConfig, ModelConfig
 from danlu.models.design import family_config
 from danlu.models.origin import Origin, as_plain, find_origin, kind_errors
 
@@ -42,14 +42,8 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "model"))
         if config.design is not None:
-            made = family_config(
-                config.design,
-                vocab_size=vocab_size,
-                context=context,
-                options=options,
-                special_tokens=special_tokens,
-                causal=auto_class == _CAUSAL,
-            )
+            sizes = {"vocab_size": vocab_size, "context": context}
+            made = _design(config.design, auto_class, options, special_tokens, **sizes)
             return _from_config(made, auto_class, config)
         model, fresh = _from_pretrained(config, auto_class, options)
         _check_direction(model, auto_class)
@@ -78,14 +72,7 @@ def sketch_model(
     """
     options = dict(options or {})
     if config.design is not None:
-        made = family_config(
-            config.design,
-            vocab_size=vocab_size,
-            context=context,
-            options=options,
-            special_tokens={},
-            causal=auto_class == _CAUSAL,
-        )
+        made = _design(config.design, auto_class, options, {}, vocab_size=vocab_size, context=context)
     else:
         origin = find_origin(str(config.from_), revision=config.revision)
         with kind_errors(origin):
@@ -104,6 +91,25 @@ def auto_class_of(name: str) -> Any:
         known = [entry for entry in dir(transformers) if entry.startswith("AutoModel")]
         raise RequestError(f"transformers has no class {name!r}", mend=nearest(name, known))
     return getattr(transformers, name)
+
+
+def _design(
+    design: DesignConfig,
+    auto_class: str,
+    options: Mapping[str, object],
+    special_tokens: Mapping[str, int],
+    *,
+    vocab_size: int | None,
+    context: int | None,
+) -> PreTrainedConfig:
+    return family_config(
+        design,
+        vocab_size=vocab_size,
+        context=context,
+        options=options,
+        special_tokens=special_tokens,
+        causal=auto_class == _CAUSAL,
+    )
 
 
 def _from_config(made: PreTrainedConfig, auto_class: str, config: ModelConfig) -> PreTrainedModel:

@@ -21,6 +21,13 @@ from danlu.models.origin import Origin, as_plain, find_origin, kind_errors, no_b
 
 NOTES = "danlu.json"
 _ROOM = "What was there before is unchanged. Make room, or give another folder"
+_AUTO_CLASSES = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "TOKEN_CLS": "AutoModelForTokenClassification",
+}
+"""what peft calls a kind of model -> the class that loads it"""
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 _PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
@@ -91,7 +98,7 @@ def _load(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> 
 def _load_adapter(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
     said = json.loads((Path(origin.name) / "adapter_config.json").read_text(encoding="utf-8"))
     base = find_origin(str(said.get("base_model_name_or_path")), where=f"{origin.name}/adapter_config.json")
-    model = _load(base, auto_class or said.get("danlu_auto_class"), dtype)
+    model = _load(base, auto_class or _AUTO_CLASSES.get(said.get("task_type")), dtype)
     from peft import PeftModel
 
     adapted: Any = PeftModel.from_pretrained(model, origin.name)
