@@ -9,6 +9,9 @@ from torch import Tensor
 
 Field = Tensor | tuple[Tensor, ...]
 
+IGNORED = -100
+"""the label of what carries no loss, as torch and transformers have it"""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -55,11 +58,22 @@ class Batch:
     def muted(self) -> Self:
         """The first row alone, counting for nothing: what a process without rows of its own computes on.
 
-        Its row weight is zero, so a loss that multiplies by `weights_B` has value and gradient zero.
+        Its whole-number labels become `IGNORED` and its weight zero, so that loss and gradient are zero.
         """
+
+        def mute(field: Field) -> Field:
+            if isinstance(field, tuple) or field.is_floating_point() or field.dtype == torch.bool:
+                return field
+            return torch.full_like(field, IGNORED)
+
         first = self.rows(0, 1)
         zero_B = torch.zeros_like(first.targets_B)
-        return first.replace(targets_B=zero_B, tokens_B=zero_B, weights_B=torch.zeros(1, device=zero_B.device))
+        return first.replace(
+            labels={name: mute(field) for name, field in first.labels.items()},
+            targets_B=zero_B,
+            tokens_B=zero_B,
+            weights_B=torch.zeros(1, device=zero_B.device),
+        )
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch with every tensor on `device`."""

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from danlu.core.batch import Batch, Field
+from danlu.core.batch import Batch
 from danlu.data.examples import ExampleSet
-from danlu.data.packing import IGNORED
 from danlu.data.rows import Example
 from danlu.data.sampler import BatchSize, Position, Sampler
 
@@ -65,25 +64,8 @@ def share(examples: ExampleSet, indices: np.ndarray, collate: Collate, rank: int
     """The contiguous share of `indices` that belongs to one process, collated."""
     start, stop = (len(indices) * part // world_size for part in (rank, rank + 1))
     if start == stop:
-        return muted(_collated(examples, indices[:1], collate))
+        return _collated(examples, indices[:1], collate).muted()
     return _collated(examples, indices[start:stop], collate)
-
-
-def muted(batch: Batch) -> Batch:
-    """The same inputs without any target: class and token labels become -100, every row weighs nothing."""
-
-    def mute(field: Field) -> Field:
-        if isinstance(field, tuple):
-            return field
-        return field if field.is_floating_point() or field.dtype == torch.bool else torch.full_like(field, IGNORED)
-
-    nothing = torch.zeros_like(batch.targets_B)
-    return batch.replace(
-        labels={name: mute(field) for name, field in batch.labels.items()},
-        targets_B=nothing,
-        tokens_B=torch.zeros_like(batch.tokens_B),
-        weights_B=torch.zeros(batch.num_rows),
-    )
 
 
 def batches(

@@ -16,13 +16,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from danlu.core.batch import IGNORED
 from danlu.core.seeds import seed_of
 from danlu.data.examples import Examples, Listed
 from danlu.data.fingerprints import digest_of
 from danlu.data.hashing import mix_many
 from danlu.data.rows import Example
-
-IGNORED = -100
 
 
 class Pieces:

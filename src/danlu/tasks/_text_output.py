@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 from torch import nn
 
+from danlu.core.batch import IGNORED
 from danlu.core.errors import DataError, RequestError, nearest
 from danlu.data.columns import ALIASES, Columns
 from danlu.data.examples import ExampleSet
@@ -19,7 +20,6 @@ SAMPLE_TOKENS = 96
 PROMPT_TOKENS = 24
 PROMPT_CHARACTERS = 160
 SHORTEST_PROMPT = 8
-IGNORED = -100
 
 
 class TextOptions(Writing):

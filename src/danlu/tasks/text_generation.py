@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from danlu.core.batch import Batch
+from danlu.core.batch import IGNORED, Batch
 from danlu.core.config import read_options
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
@@ -26,8 +26,6 @@ from danlu.maths.losses import cross_entropy_sum
 from danlu.models.kernels import linear_cross_entropy
 from danlu.tasks._text_output import TextOptions, predict_texts, prompts_from, sample_texts
 from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
-
-IGNORED = -100
 
 
 class TextGeneration(Task):
