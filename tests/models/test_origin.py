@@ -63,3 +63,11 @@ def test_encoder_is_no_language_model(tiny, tmp_path: Path) -> None:  # type: ig
     save_model(tiny("bert", auto_class="AutoModelForMaskedLM"), tmp_path / "bert")
     with pytest.raises(RequestError, match="reads in both directions"):
         build_model(ModelConfig(from_=str(tmp_path / "bert")), auto_class="AutoModelForCausalLM")
+
+
+def test_weights_of_another_kind_of_model(tiny, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    from danlu.models.save import save_model
+
+    save_model(tiny("llama", auto_class="AutoModelForSequenceClassification"), tmp_path / "classifier")
+    with pytest.raises(RequestError, match=r"the file lacks 1 weights of LlamaForCausalLM, such as lm_head.weight"):
+        build_model(ModelConfig(from_=str(tmp_path / "classifier")), auto_class="AutoModelForCausalLM")

@@ -1,6 +1,6 @@
 """Builds a model: loaded or designed, in fp32, with its adapter."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -15,6 +15,7 @@ from danlu.models.design import family_config
 from danlu.models.origin import Origin, as_plain, find_origin, kind_errors
 
 _CAUSAL = "AutoModelForCausalLM"
+_WHOLE = (_CAUSAL, "AutoModelForSeq2SeqLM")
 _BUILT_WITH = {"auto": "sdpa", "danlu": "sdpa"}
 
 
@@ -46,7 +47,7 @@ def build_model(
             made = _design(config.design, auto_class, options, special_tokens, **sizes)
             return _from_config(made, auto_class, config)
         model, fresh = _from_pretrained(config, auto_class, options)
-        _check_direction(model, auto_class)
+        _check_whole(model, auto_class, fresh)
         _check_context(model, context)
         if vocab_size is not None:
             _enlarge(model, vocab_size)
@@ -173,13 +174,19 @@ def _with_attention(make: Any, config: ModelConfig, where: str, *args: Any, **kw
         raise RequestError(f"{config.attention} does not work here: {said}", where=where, mend="Use auto") from error
 
 
-def _check_direction(model: PreTrainedModel, auto_class: str) -> None:
-    """An encoder as a language model would see the words that it is to predict."""
+def _check_whole(model: PreTrainedModel, auto_class: str, fresh: Sequence[str]) -> None:
+    """A new classifier's weights may be missing, a language model's may not; nor may it see what it is to predict."""
     if auto_class == _CAUSAL and getattr(model.config, "is_decoder", True) is False:
         raise RequestError(
             f"{model.config.model_type} reads in both directions, so it cannot write text from left to right",
             where="model.from",
             mend="Choose a causal language model, or another task for this one",
+        )
+    if auto_class in _WHOLE and fresh:
+        raise RequestError(
+            f"the file lacks {len(fresh)} weights of {type(model).__name__}, such as {fresh[0]}",
+            where="model.from",
+            mend="It was saved from another kind of model; choose one that was made for this task",
         )
 
 

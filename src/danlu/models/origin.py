@@ -71,9 +71,9 @@ def _on_the_hub(name: str, gguf_file: str | None, where: str, revision: str | No
 
 @contextlib.contextmanager
 def kind_errors(origin: Origin, *, where: str = "model.from") -> Iterator[None]:
-    """Turns what loading may raise into one message, and keeps progress bars of loading away from the screen."""
+    """Turns what loading may raise into one message, and keeps transformers' bars and reports away from the screen."""
     try:
-        with no_bars():
+        with no_bars(), quiet():
             yield
     except (OSError, ValueError, KeyError) as error:
         raise RequestError(_said(error, origin), where=where, mend=_mend(origin)) from error
@@ -138,7 +138,8 @@ def _beside(path: Path) -> str:
     folder = path.parent
     if not folder.is_dir():
         return f"The folder {folder} is not there either"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() or entry.suffix == ".gguf")[:5]
+    entries = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    names = sorted(entry.name for entry in entries if entry.is_dir() or entry.suffix == ".gguf")[:5]
     return f"In {folder} there are {', '.join(names)}" if names else f"The folder {folder} holds no models"
 
 
