@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import danlu
 from danlu.core.errors import DanluError, RequestError
 from danlu.core.journal import Journal, Record, read_journal
@@ -13,6 +15,7 @@ from danlu.data.places import telling_disk_troubles
 from danlu.dist.world import World, start_world, stop_world
 from danlu.dist.wrap import full_weights
 from danlu.models.build import build_model
+from danlu.models.estimate import num_parameters
 from danlu.models.hardware import measure_gemm, pick_precision
 from danlu.models.save import save_model
 from danlu.monitor.base import default_probes
@@ -61,6 +64,7 @@ def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listene
     say = _speaker(world, listeners)
     base = recipe.model.from_
     data = recipe.task.prepare(recipe.data, seed=recipe.seed, base=base, say=say)
+    precision = pick_precision(recipe.train.precision, world.device)
     say("building the model")
     model = build_model(
         recipe.model,
@@ -70,6 +74,7 @@ def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listene
         options=data.model_options,
         special_tokens=data.special_tokens,
         seed=recipe.seed,
+        frozen_dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
     )
     folder = resumed or Path(world.broadcast_object(new_run_folder(recipe.name, out) if world.is_first else None))
     journal = Journal(folder / "journal.jsonl" if world.is_first else None)
@@ -135,7 +140,6 @@ def _start(engine: Engine, *, resume: bool) -> None:
     """Restores when asked, and writes the `start` record."""
     plan = engine.plan
     resumed_from = _restore(engine) if resume else None
-    parameters = list(engine.model.parameters())
     engine.journal.write(
         "start",
         engine.clock.step,
@@ -148,8 +152,8 @@ def _start(engine: Engine, *, resume: bool) -> None:
         device=str(plan.world.device),
         precision=plan.precision,
         gemm_rate_flops=plan.gemm_rate,
-        parameters=sum(parameter.numel() for parameter in parameters),
-        trainable_parameters=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        parameters=num_parameters(engine.model),
+        trainable_parameters=num_parameters(engine.model, trainable=True),
         micro_batch_tokens=engine.stepper.micro_cost,
         budget=plan.budget,
         **plan.data.facts,
