@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import safetensors
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
+from danlu.dist.local import is_sharded
 from danlu.dist.state import Deferred, laid_out, local_box
 
 DTYPES = {
@@ -93,7 +93,7 @@ class _Stager:
 
     def _tensor(self, tensor: Tensor, place: str) -> str:
         """Takes a copy of what this process holds of the tensor; one that was seen before is not taken again."""
-        sharded = tensor if isinstance(tensor, DTensor) else None
+        sharded = tensor if is_sharded(tensor) else None
         local = tensor.detach() if sharded is None else sharded.to_local().detach()
         where = (local.device, local.data_ptr(), local.dtype, tuple(local.shape), local.stride(), tuple(tensor.shape))
         if local.numel() and where in self._seen:
@@ -282,7 +282,7 @@ def _decode(value: Any, stored: Mapping[str, StoredTensor], like: Any, *, deferr
 
 def _tensor(saved: StoredTensor, like: Any) -> Tensor:
     tensor = laid_out(saved, like)
-    return tensor.to(like.device) if isinstance(like, Tensor) and not isinstance(like, DTensor) else tensor
+    return tensor.to(like.device) if isinstance(like, Tensor) and not is_sharded(like) else tensor
 
 
 def _below(like: Any, key: Any) -> Any:

@@ -6,15 +6,18 @@ gradient to learn the shape of an empty optimiser, which changes the ones that c
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from danlu.core.errors import RunError
+from danlu.dist.local import is_sharded
 from danlu.dist.wrap import unwrap
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 Tree = dict[str, Any]
 
@@ -69,17 +72,17 @@ def load_state(module: nn.Module, optimizer: Optimizer | None, tree: Mapping[str
 def laid_out(saved: Any, like: Any) -> Any:
     """A saved tensor as a tensor: sharded as `like` where that is a DTensor of its shape, else whole, on its device."""
     is_saved = isinstance(saved, SavedTensor)
-    if isinstance(like, DTensor) and tuple(saved.shape) == tuple(like.shape):
+    if is_sharded(like) and tuple(saved.shape) == tuple(like.shape):
         offsets, sizes = local_box(like)
         local = saved.read(offsets, sizes) if is_saved else _box(saved, offsets, sizes)
         local = local.to(like.to_local().device)
-        return DTensor.from_local(
+        return type(like).from_local(
             local, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
         )
     return saved.read() if is_saved else saved
 
 
-def local_box(tensor: DTensor) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def local_box(tensor: "DTensor") -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Where this process's shard lies in the whole tensor: (offsets, sizes)."""
     (chunk,) = tensor.__create_chunk_list__()
     return tuple(chunk.offsets), tuple(chunk.sizes)
@@ -107,9 +110,10 @@ def _load_model(inner: nn.Module, saved: Mapping[str, Any]) -> None:
                 mend="Resume with the recipe that wrote it, or start anew",
             )
         source = laid_out(value, into)
-        if isinstance(into, DTensor):
-            into, source = into.to_local(), source.to_local()
-        into.copy_(source)
+        if is_sharded(into):
+            into.to_local().copy_(source.to_local())
+        else:
+            into.copy_(source)
 
 
 def _names(inner: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -176,7 +180,7 @@ def _keep_dtypes(optimizer: Optimizer, state: Tree) -> None:
 
 
 def _box(tensor: Tensor, offsets: tuple[int, ...], sizes: tuple[int, ...]) -> Tensor:
-    if isinstance(tensor, DTensor):
+    if is_sharded(tensor):
         tensor = tensor.full_tensor()
     for dim, (offset, size) in enumerate(zip(offsets, sizes, strict=True)):
         tensor = tensor.narrow(dim, offset, size)

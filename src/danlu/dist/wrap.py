@@ -7,12 +7,11 @@ from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from danlu.core.errors import RequestError
 from danlu.dist.config import ParallelConfig
+from danlu.dist.local import gathers
 from danlu.dist.world import World
 
 
@@ -55,7 +54,7 @@ def synchronised(module: nn.Module, on: bool) -> Iterator[None]:
     if isinstance(module, DistributedDataParallel) and not on:
         with module.no_sync():
             yield
-    elif isinstance(module, FSDPModule):
+    elif gathers(module):
         module.set_requires_gradient_sync(on)
         try:
             yield
@@ -74,10 +73,10 @@ def full_weights(module: nn.Module) -> Iterator[nn.Module]:
     `synced_gpus=False`, or it waits for the other processes by itself. Yields the unwrapped module.
     """
     inner = unwrap(module)
-    if not isinstance(inner, FSDPModule):
+    if not gathers(inner):
         yield inner
         return
-    shards = [part for part in inner.modules() if isinstance(part, FSDPModule)]
+    shards = [part for part in inner.modules() if gathers(part)]
     with contextlib.ExitStack() as stack:
         for shard in shards:
             shard.unshard()
@@ -98,6 +97,9 @@ def _wrap_ddp(module: nn.Module, config: ParallelConfig, world: World) -> nn.Mod
 
 
 def _wrap_fsdp(module: nn.Module, config: ParallelConfig, world: World) -> nn.Module:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     for tensor in _distinct([*module.parameters(), *module.buffers()]):
         shared = tensor.detach().contiguous()
         dist.broadcast(shared, src=0)

@@ -1,10 +1,10 @@
 """Builds an optimiser over a model from its config."""
 
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from danlu.core.errors import RequestError
+from danlu.dist.local import is_sharded
 from danlu.optim.config import OptimizerConfig
 from danlu.optim.groups import parameter_groups
 
@@ -20,7 +20,7 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module) -> Optimizer:
         RequestError: the weights are sharded and this optimiser needs them whole.
     """
     options = config.options()
-    if not options.takes_shards and any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if not options.takes_shards and any(map(is_sharded, model.parameters())):
         raise RequestError(
             f"{config.kind} needs each weight whole and cannot be sharded",
             where="train.optimizer.kind",

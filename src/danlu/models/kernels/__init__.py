@@ -4,16 +4,17 @@
 `DANLU_KERNELS=0` in the environment turns every kernel off, for comparison.
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from transformers import PreTrainedModel
 
-from danlu.models.kernels import attention, layers, rotary
-from danlu.models.kernels.attention import packed_mask
+from danlu.models.kernels import layers, rotary
 from danlu.models.kernels.build import KernelStatus, enabled, fast_bf16, status
 from danlu.models.kernels.head import linear_cross_entropy
 from danlu.models.kernels.scratch import release
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = [
     "KernelStatus",
@@ -21,7 +22,6 @@ __all__ = [
     "environment",
     "fast_bf16",
     "linear_cross_entropy",
-    "packed_mask",
     "release",
     "status",
 ]
@@ -30,7 +30,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 FP32_ERROR = 5e-6
 
 
-def accelerate(model: PreTrainedModel, *, device: torch.device | str, precision: Precision) -> PreTrainedModel:
+def accelerate(model: "PreTrainedModel", *, device: torch.device | str, precision: Precision) -> "PreTrainedModel":
     """Switches a model to the kernels that pay on this device, in place, and returns it.
 
     On a CPU: fused norms, gates and rotary embedding; attention by blocks (for models that use torch's sdpa; one set to
@@ -47,6 +47,8 @@ def accelerate(model: PreTrainedModel, *, device: torch.device | str, precision:
     layers.fuse(model)
     rotary.fuse(model)
     if model.config._attn_implementation == "sdpa":
+        from danlu.models.kernels import attention  # it needs transformers, which a recipe can be read without
+
         attention.register()
         model.set_attn_implementation(attention.NAME)
     return model
