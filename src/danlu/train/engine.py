@@ -76,7 +76,7 @@ class Engine:
         self.checkpoints = Checkpoints(plan.folder / "checkpoints", self.world, note=self._note)
 
     def _build(self) -> None:
-        """Surgery, dry run, kernels, sharding, optimiser, techniques' states: the order matters."""
+        """Surgery, kernels, dry run, sharding, optimiser, techniques' states: the order matters."""
         plan, model = self.plan, self.plan.model
         for technique in self.techniques:
             model = technique.on_model(model)
@@ -84,8 +84,8 @@ class Engine:
         loss_module = LossModule(Forward(self.model), plan.task)
         self.active = [(technique, technique.start(self.model)) for technique in self.techniques]
         loss_module.active = self.active
-        micro_cost = self._micro_cost(loss_module)
         accelerate(cast(PreTrainedModel, self.model), device=self.world.device, precision=plan.precision)
+        micro_cost = self._micro_cost(loss_module)
         self.module = wrap(loss_module, plan.parallel, self.world)
         self.optimizer = plan.make_optimizer(self.model)
         self.stepper = Stepper(
@@ -96,7 +96,8 @@ class Engine:
     def _micro_cost(self, loss_module: LossModule) -> int:
         """Tokens, padding included, of one micro-batch: the recipe's rows, or what a dry run on the longest rows finds.
 
-        It comes before kernels and sharding, so that every process tries the same things.
+        It runs with the kernels, which decide how much memory a row takes, and before sharding, so that every process
+        tries the same things.
         """
         plan, lengths = self.plan, np.asarray(self.plan.data.train.lengths)
         longest = int(lengths.max())
