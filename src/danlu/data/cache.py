@@ -34,17 +34,15 @@ def encode_cached(
 
     Args:
         encode: an object with `encode_rows(rows)`, or a function that gives the examples of one row's fields; raises
-            `BadField` about a row that cannot be used. Must not depend on anything that `key` does not name.
-        key: names what `encode` does; with the content of the source it names the cached examples.
+            `BadField` about a row that cannot be used.
+        key: names all that `encode` depends on; with the content of the source it names the cached examples.
         folder: the cache; None means the source's.
         workers: processes; None chooses from the cores and the size. The result is the same.
         on_bad: `refuse` stops at the first bad row, `skip` goes on without it.
-        on_skip: is told each row skipped (the first 1,000), also when the examples were made before; the whole list is
-            in `Examples.skipped`.
+        on_skip: is told each row skipped (the first 1,000), also when the examples were made before.
 
     When several processes ask for the same at once, one makes it and the others wait. What is written appears under
-    its name only when it is complete. Memory does not grow with the data, nor does anything but numbers travel between
-    processes.
+    its name only when it is complete. Memory does not grow with the data.
 
     Raises:
         DataError: a bad row under `refuse`; a source without a single usable row.

@@ -37,28 +37,10 @@ def encode_in_processes(
     Raises:
         what `encode_spans` raises, for the first unit that failed; RunError when a process dies.
     """
-    jobs: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for at in range(len(units)):
-        jobs.put(at)
-    results: dict[int, Written | BaseException] = {}
     setup = pickle.dumps((source, encode, on_bad))
     workers = [_start(num_processes) for _ in range(min(num_processes, len(units)))]
-
-    def drive(worker: "subprocess.Popen[bytes]") -> None:
-        _send(worker.stdin, setup)
-        while not any(isinstance(result, BaseException) for result in list(results.values())):
-            try:
-                at = jobs.get_nowait()
-            except queue.Empty:
-                return
-            results[at] = _ask(worker, units[at], folders[at])
-
-    threads = [threading.Thread(target=drive, args=(worker,), daemon=True) for worker in workers]
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        results = _shared_out(workers, setup, list(zip(units, folders, strict=True)))
     finally:
         for worker in workers:
             worker.kill()
@@ -68,6 +50,32 @@ def encode_in_processes(
         if isinstance(result, BaseException):
             raise result
     return [results[at] for at in range(len(units))]  # type: ignore[misc]
+
+
+def _shared_out(
+    workers: Sequence["subprocess.Popen[bytes]"], setup: bytes, units: Sequence[tuple[Sequence[Span], Path]]
+) -> dict[int, Written | BaseException]:
+    """What became of each unit, by its number; after a failure no new one is begun."""
+    jobs: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for at in range(len(units)):
+        jobs.put(at)
+    results: dict[int, Written | BaseException] = {}
+
+    def drive(worker: "subprocess.Popen[bytes]") -> None:
+        failed = _begin(worker, setup)
+        while not any(isinstance(result, BaseException) for result in list(results.values())):
+            try:
+                at = jobs.get_nowait()
+            except queue.Empty:
+                return
+            results[at] = failed or _ask(worker, *units[at])
+
+    threads = [threading.Thread(target=drive, args=(worker,), daemon=True) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
 
 
 def _start(num_processes: int) -> "subprocess.Popen[bytes]":
@@ -83,14 +91,26 @@ def _start(num_processes: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
 
 
+def _begin(worker: "subprocess.Popen[bytes]", setup: bytes) -> RunError | None:
+    try:
+        _send(worker.stdin, setup)
+    except OSError:
+        return _ended(worker)
+    return None
+
+
+def _ended(worker: "subprocess.Popen[bytes]") -> RunError:
+    code = worker.wait()
+    hint = " (likely for want of memory)" if code == -signal.SIGKILL else ""
+    return RunError(f"a tokenising process ended with code {code}{hint}", mend="Set data.workers to 1")
+
+
 def _ask(worker: "subprocess.Popen[bytes]", spans: Sequence[Span], folder: Path) -> Written | BaseException:
     try:
         _send(worker.stdin, pickle.dumps((spans, folder)))
         kind, content = pickle.loads(_receive(worker.stdout))
     except (EOFError, OSError):
-        code = worker.wait()
-        hint = " (likely for want of memory)" if code == -signal.SIGKILL else ""
-        return RunError(f"a tokenising process ended with code {code}{hint}", mend="Set data.workers to 1")
+        return _ended(worker)
     if kind == "written":
         return content
     if kind == "refused":

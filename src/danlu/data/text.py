@@ -86,8 +86,9 @@ class TextEncoder:
         """For each row its examples, or what is wrong with it."""
         if self.columns.kind == "text":
             return self._texts(rows)
-        encode = self._chat if self.template is not None else self._pair
-        return [_judged(encode, row) for row in rows]
+        if self.template is None:
+            return self._pairs(rows)
+        return [_judged(self._chat, row) for row in rows]
 
     def prompt_ids(self, fields: Mapping[str, object]) -> np.ndarray:
         """The tokens to give a model that shall answer: `fields` as a row of the data, its answer not needed.
@@ -138,21 +139,29 @@ class TextEncoder:
             return [_example(whole[: self.context], num_bytes, truncated=True)]
         return [_example(whole, num_bytes)]
 
-    def _pair(self, fields: Mapping[str, object]) -> list[Example]:
+    def _pairs(self, rows: Sequence[Row]) -> list[Encoded]:
         column = self.columns["response"]
-        response = _text(fields, column)
-        prompt_text = self._prompt_text(fields)
-        prompt_ids, response_ids = self._codec.ids([prompt_text, response])
+        pairs = [_judged(lambda fields: (self._prompt_text(fields), _text(fields, column)), row) for row in rows]
+        all_ids = iter(self._codec.ids([text for pair in pairs if not isinstance(pair, BadField) for text in pair]))
+        return [
+            pair
+            if isinstance(pair, BadField)
+            else self._pair(next(all_ids), next(all_ids), len(pair[1].encode("utf-8")))
+            for pair in pairs
+        ]
+
+    def _pair(self, prompt_ids: np.ndarray, response_ids: np.ndarray, num_bytes: int) -> Encoded:
+        """A prompt that is read and a response that is learnt, both between the tokenizer's special tokens."""
         prompt = np.concatenate([self._codec.prefix, prompt_ids])
         answer = np.concatenate([response_ids, self._codec.suffix])
         over = len(prompt) + len(answer) - self.context
         if over > 0 and (self.long == "refuse" or over > len(prompt_ids)):
-            raise self._too_long(column, len(prompt) + len(answer), alone=over > len(prompt_ids))
+            alone = over > len(prompt_ids)
+            return self._too_long(self.columns["response"], len(prompt) + len(answer), alone=alone)
         if over > 0:
             prompt = np.concatenate([self._codec.prefix, prompt_ids[over:]])
         mask = np.zeros(len(prompt) + len(answer), dtype=bool)
         mask[len(prompt) :] = True
-        num_bytes = len(response.encode("utf-8"))
         return [_example(np.concatenate([prompt, answer]), num_bytes, mask, truncated=over > 0)]
 
     def _chat(self, fields: Mapping[str, object]) -> list[Example]:
