@@ -14,7 +14,7 @@ from danlu.data.columns import Columns
 from danlu.data.sources import open_source
 from danlu.data.split import split_source
 from danlu.data.text import TextEncoder
-from data import encoders
+from tests.data import encoders
 
 TEXT = Columns(kind="text", by_role={"text": "text"})
 
@@ -168,7 +168,7 @@ def test_a_cache_that_cannot_be_written(folder, tmp_path):
 
 def test_processes_that_ask_at_once_share_the_work(folder, cache):
     script = (
-        "import sys; from data import encoders\n"
+        "import sys; from tests.data import encoders\n"
         "from danlu.data.cache import encode_cached; from danlu.data.sources import open_source\n"
         f"made = []\n"
         "def encode(fields):\n    made.append(1)\n    return encoders.count_letters(fields)\n"
@@ -210,7 +210,7 @@ def test_truncated_rows_are_counted(write, cache, tokenizer):
 def test_memory_stays_flat(write, cache):
     """Twenty times the data, the same memory."""
     script = (
-        "import sys; from data import encoders\n"
+        "import sys; from tests.data import encoders\n"
         "from danlu.data.cache import encode_cached; from danlu.data.sources import open_source\n"
         "encode_cached(open_source(sys.argv[1], cache=sys.argv[2]), encoders.count_letters, key='k')\n"
         "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from ranks import TOY, run_ranks
+from tests.dist.ranks import TOY, run_ranks
 
 SIXTH_LOSS = 2.58722  # of one process that was never interrupted
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import run_ranks
+from tests.dist.ranks import run_ranks
 
 from danlu.core.errors import RequestError
 from danlu.dist.config import ParallelConfig

@@ -1,9 +1,9 @@
 """DDP and FSDP2 in real processes give the losses of one process; layers are found in any Transformer."""
 
 import pytest
-from ranks import TOY, run_ranks
+from tests.dist.ranks import TOY, run_ranks
 from torch import nn
-from toy import Loss
+from tests.dist.toy import Loss
 
 from danlu.core.errors import RequestError
 from danlu.dist.config import ParallelConfig

@@ -1,5 +1,5 @@
 import pytest
-from conftest import Make
+from tests.models.conftest import Make
 
 from danlu.core.errors import RequestError
 from danlu.models.build import build_model, sketch_model

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import Make
+from tests.models.conftest import Make
 from torch.utils.flop_counter import FlopCounterMode
 
 from danlu.models.estimate import flops_per_token, memory_estimate, num_parameters

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from conftest import Make
+from tests.models.conftest import Make
 from torch import Tensor
 
 from danlu.core.errors import RequestError

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import Make
+from tests.models.conftest import Make
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from danlu.models.build import build_model
