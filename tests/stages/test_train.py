@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from danlu.core.journal import Record, read_journal, standing
+from danlu.stages.trained import open_model
 
 RECIPE = """
 name: tiny
@@ -37,13 +38,21 @@ techniques:
 """
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with some text and a recipe of 60 steps; commands are run in it."""
+    tmp_path = tmp_path_factory.mktemp("place")
     lines = [f"the {n % 7} furnace melts {n * n % 13} parts of lead and {n * n * n % 11} of gold" for n in range(1500)]
     (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
     (tmp_path / "tiny.yaml").write_text(RECIPE.format(steps=60), encoding="utf-8")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path) -> Path:
+    """A run of one process that nothing happened to."""
+    assert danlu(place, "--out", "whole").returncode == 0
+    return place / "whole"
 
 
 def danlu(place: Path, *words: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -89,8 +98,7 @@ def _quiet_threads() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def test_killed_or_stopped_a_run_goes_on_bit_by_bit(place: Path) -> None:
-    assert danlu(place, "--out", "whole").returncode == 0
+def test_killed_or_stopped_a_run_goes_on_bit_by_bit(place: Path, whole: Path) -> None:
     killed = start(place, "--out", "broken")
     wait_for_step(place / "broken", 12)
     killed.kill()
@@ -106,23 +114,21 @@ def test_killed_or_stopped_a_run_goes_on_bit_by_bit(place: Path) -> None:
     assert interrupted.wait(120) == 130
     assert danlu(place, "--out", "broken", "--resume").returncode == 0
     assert summary(place / "broken")["status"] == "finished"
-    assert losses(place / "broken") == losses(place / "whole")
-    assert same_weights(place / "broken", place / "whole")
+    assert losses(place / "broken") == losses(whole)
+    assert same_weights(place / "broken", whole)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_learn_what_one_learns(place: Path, strategy: str) -> None:
-    assert danlu(place, "--out", "one").returncode == 0
-    told = danlu(place, "--out", "two", "--processes", "2", f"parallel.strategy={strategy}")
+def test_two_processes_learn_what_one_learns(place: Path, whole: Path, strategy: str) -> None:
+    told = danlu(place, "--out", strategy, "--processes", "2", f"parallel.strategy={strategy}")
     assert told.returncode == 0, told.stderr
-    one, two = losses(place / "one"), losses(place / "two")
+    one, two = losses(whole), losses(place / strategy)
     assert one.keys() == two.keys()
     assert len(one) >= 50
     assert max(abs(one[step] - two[step]) for step in one) < 1e-4
 
 
 def test_a_checkpoint_of_two_processes_goes_on_with_one_and_back(place: Path) -> None:
-    assert danlu(place, "--out", "whole").returncode == 0
     shared = ["--out", "mixed", "parallel.strategy=fsdp"]
     assert danlu(place, *shared, "--processes", "2", "train.budget.steps=20").returncode == 0
     assert danlu(place, *shared, "--resume", "train.budget.steps=40").returncode == 0
@@ -135,40 +141,37 @@ def test_a_checkpoint_of_two_processes_goes_on_with_one_and_back(place: Path) ->
     assert mixed[60] < mixed[1]
 
 
-def test_the_model_is_hugging_faces_own(place: Path) -> None:
-    assert danlu(place, "--out", "run", "train.budget.steps=10").returncode == 0
-    model = AutoModelForCausalLM.from_pretrained(place / "run" / "model")
-    tokens = AutoTokenizer.from_pretrained(place / "run" / "model")("the furnace melts", return_tensors="pt")
-    from danlu.stages.trained import open_model
-
-    ours = open_model(place / "run").model
+def test_the_model_is_hugging_faces_own(whole: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(whole / "model")
+    tokens = AutoTokenizer.from_pretrained(whole / "model")("the furnace melts", return_tensors="pt")
+    ours = open_model(whole).model
     assert torch.equal(model(**tokens).logits, ours(**tokens).logits)
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_spares_the_checkpoints(place: Path) -> None:
     words = ("train.optimizer.lr=1e18", "train.schedule.warmup=20", "train.schedule.shape=constant")
-    told = danlu(place, "--out", "run", *words, "techniques.grad_clip=false", "techniques.ema=false")
+    told = danlu(place, "--out", "nan", *words, "techniques.grad_clip=false", "techniques.ema=false")
     assert told.returncode == 1
     assert "nan" in told.stderr.lower() or "inf" in told.stderr.lower()
     assert "Traceback" not in told.stderr
-    end = summary(place / "run")
+    end = summary(place / "nan")
     assert end["status"] == "failed"
     assert "loss" in str(end["reason"])
-    for path in (place / "run" / "checkpoints").glob("step-*/*.safetensors"):
+    for path in (place / "nan" / "checkpoints").glob("step-*/*.safetensors"):
         assert all(torch.isfinite(tensor).all() for tensor in load_file(path).values())
 
 
-def test_a_full_disk_is_told_and_the_last_checkpoint_stands(place: Path, tmp_path: Path) -> None:
-    assert danlu(place, "--out", "run", "train.budget.steps=10").returncode == 0
-    limited = f"ulimit -f 100; exec {' '.join(_command('--out', 'run', '--resume', 'train.budget.steps=40'))}"
+def test_a_full_disk_is_told_and_the_last_checkpoint_stands(place: Path) -> None:
+    assert danlu(place, "--out", "full", "train.budget.steps=10").returncode == 0
+    limited = f"ulimit -f 100; exec {' '.join(_command('--out', 'full', '--resume', 'train.budget.steps=40'))}"
     told = subprocess.run(
         ["bash", "-c", limited], cwd=place, capture_output=True, text=True, timeout=300, env=_quiet_threads()
     )
     assert told.returncode == 1, told.stderr
     assert "disk is full" in told.stderr
     assert "Traceback" not in told.stderr
-    assert summary(place / "run")["status"] == "failed"
-    assert danlu(place, "--out", "run", "--resume", "train.budget.steps=40").returncode == 0
+    assert summary(place / "full")["status"] == "failed"
+    assert danlu(place, "--out", "full", "--resume", "train.budget.steps=40").returncode == 0
 
 
 def test_a_wrong_request_leaves_nothing(place: Path) -> None:
