@@ -7,6 +7,7 @@ no value for anything here.
 
 import re
 from collections.abc import Hashable
+from typing import Any
 
 import yaml
 
@@ -29,6 +30,12 @@ _RESOLVERS = (
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        if node.flow_style:
+            node.value = _with_ranges(node.value)
+        return node
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, object]:
         seen: dict[str, int] = {}
         for key, _value in node.value:
@@ -48,6 +55,23 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
+
+
+def _with_ranges(pairs: list[tuple[yaml.Node, yaml.Node]]) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Keeps a range in one piece: in `{lr: log(1e-5, 1e-2)}` YAML takes the comma for the end of the value."""
+    kept: list[tuple[yaml.Node, yaml.Node]] = []
+    for key, value in pairs:
+        before = kept[-1][1] if kept else None
+        if _is_open(before) and isinstance(key, yaml.ScalarNode) and key.value.endswith(")") and value.value == "":
+            before.value += f", {key.value}"  # type: ignore[union-attr]
+        else:
+            kept.append((key, value))
+    return kept
+
+
+def _is_open(node: yaml.Node | None) -> bool:
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    return plain and node.value.count("(") > node.value.count(")")  # type: ignore[union-attr]
 
 
 class _Dumper(yaml.SafeDumper):

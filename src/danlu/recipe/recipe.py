@@ -23,6 +23,7 @@ from danlu.models.config import ModelConfig
 from danlu.optim.config import OptimizerConfig, ScheduleConfig
 from danlu.recipe.parts import TaskPart, TechniqueParts
 from danlu.recipe.problems import Problem, ProblemsError, RecipeError, problems_of
+from danlu.recipe.tune import TuneConfig
 
 
 def _tenth(made: dict[str, Any]) -> Every:
@@ -92,6 +93,8 @@ class Recipe(Config):
     """what findings may do: nothing, be told, or act"""
     track: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """boards that follow the run besides its journal: tensorboard, mlflow, wandb"""
+    tune: TuneConfig | None = None
+    """what `danlu tune` searches; `danlu train` does not look at it"""
 
     @field_validator("track")
     @classmethod

@@ -36,7 +36,14 @@ from danlu.train.plan import Plan
 Listener = Callable[[Record], None]
 
 
-def train(recipe: Recipe, *, out: Path | None = None, resume: bool = False, listeners: Sequence[Listener] = ()) -> Path:
+def train(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    listeners: Sequence[Listener] = (),
+    interrupts: Interrupts | None = None,
+) -> Path:
     """Trains what `recipe` describes and returns the run's folder.
 
     Everything that can be wrong with the request is found before the folder is made.
@@ -46,6 +53,7 @@ def train(recipe: Recipe, *, out: Path | None = None, resume: bool = False, list
         out: the run's folder; the next `runs/NAME/NUMBER` when absent.
         resume: go on from the newest good checkpoint of `out`, or of the newest run of this name.
         listeners: called with every record of the journal.
+        interrupts: entered by the caller, who may so ask for a stop and hear of signals; the run's own when absent.
 
     Raises:
         RequestError: the request was wrong; nothing was started or written.
@@ -53,12 +61,19 @@ def train(recipe: Recipe, *, out: Path | None = None, resume: bool = False, list
     """
     world = start_world(recipe.parallel)
     try:
-        return _train(recipe, world, out, resume, listeners)
+        return _train(recipe, world, out, resume, listeners, interrupts)
     finally:
         stop_world()
 
 
-def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listeners: Sequence[Listener]) -> Path:
+def _train(
+    recipe: Recipe,
+    world: World,
+    out: Path | None,
+    resume: bool,
+    listeners: Sequence[Listener],
+    interrupts: Interrupts | None,
+) -> Path:
     resumed = run_to_resume(recipe.name, out) if resume else None
     boards_asked = trackers(recipe.track if world.is_first else ())
     say = _speaker(world, listeners)
@@ -82,20 +97,21 @@ def _train(recipe: Recipe, world: World, out: Path | None, resume: bool, listene
     with contextlib.closing(journal), boards as followers:
         for listener in (*listeners, *followers):
             journal.subscribe(listener)
-        return _run(_plan(recipe, data, model, world, journal, folder), recipe, resume=resumed is not None)
+        plan = _plan(recipe, data, model, world, journal, folder)
+        return _run(plan, recipe, resume=resumed is not None, interrupts=interrupts)
 
 
-def _run(plan: Plan, recipe: Recipe, *, resume: bool) -> Path:
+def _run(plan: Plan, recipe: Recipe, *, resume: bool, interrupts: Interrupts | None) -> Path:
     """The run itself; however it ends, the journal and the summary say so."""
     engine = None
     try:
         if plan.world.is_first:
             write_atomically(plan.folder / "recipe.yaml", resolved_yaml(recipe))
         with telling_disk_troubles(plan.folder, setting="--out"):
-            with Interrupts() as interrupts:
+            with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as stopper:
                 engine = Engine(plan)
                 _start(engine, resume=resume)
-                ending = run_loop(engine, interrupts)
+                ending = run_loop(engine, stopper)
             _export(engine, recipe)
             engine.close()
     except BaseException as error:
@@ -112,7 +128,7 @@ def _plan(recipe: Recipe, data: Prepared, model: Any, world: World, journal: Jou
     return Plan(
         name=recipe.name,
         seed=recipe.seed,
-        task=recipe.task,
+        task=recipe.task.for_model(model),
         data=data,
         model=model,
         make_optimizer=lambda module: build_optimizer(train.optimizer, module),

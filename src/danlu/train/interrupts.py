@@ -1,4 +1,4 @@
-"""Interrupts: SIGINT and SIGTERM end a run at the next step boundary, with a checkpoint."""
+"""Interrupts: a signal, or whoever listens to the journal, ends a run at the next step boundary, with a checkpoint."""
 
 import signal
 from types import FrameType, TracebackType
@@ -14,7 +14,17 @@ class Interrupts:
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self.asked: str | None = None
         self._before: dict[int, Any] = {}
+
+    @property
+    def reason(self) -> str | None:
+        """Why to stop; None to go on."""
+        return f"signal {self.received.name}" if self.received else self.asked
+
+    def ask(self, reason: str) -> None:
+        """Stops the run at the next step boundary; a listener of the journal may call it."""
+        self.asked = reason
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):

@@ -18,14 +18,14 @@ class Ending:
 
 
 def train(engine: Engine, interrupts: Interrupts) -> Ending:
-    """Runs until the budget is used, a technique or a controller stops it, or a signal comes.
+    """Runs until the budget is used, a technique or a controller stops it, a signal comes or a listener asks.
 
     Raises:
         RunError: the loss is not finite and nobody mended it, the disk is full, memory ran out, and the like.
     """
     origin = time.monotonic() - engine.clock.seconds
     while not engine.clock.done and engine.stop is None:
-        if engine.world.any_across(interrupts.received is not None):
+        if engine.world.any_across(interrupts.reason is not None):
             return _interrupted(engine, interrupts)
         started = time.monotonic()
         ctx, before = engine.context(), engine.clock
@@ -68,5 +68,5 @@ def _finished(engine: Engine) -> Ending:
 def _interrupted(engine: Engine, interrupts: Interrupts) -> Ending:
     if engine.saved_at != engine.clock.step:
         engine.save()
-    name = engine.world.broadcast_object(interrupts.received.name if interrupts.received else "from another process")
-    return Ending(status="stopped", reason=f"signal {name}")
+    reason = engine.world.broadcast_object(interrupts.reason or "signal from another process")
+    return Ending(status="stopped", reason=reason)

@@ -1,0 +1,51 @@
+"""What a study leaves besides its trials: best.yaml, tune.json and report.html."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from danlu.recipe.resolved import resolved_yaml
+from danlu.stages.run_folder import write_atomically
+from danlu.stages.tune.page import page
+from danlu.stages.tune.space import recipe_with
+from danlu.stages.tune.study import Study, Trial
+
+
+def write_results(study: Study) -> Mapping[str, Any]:
+    """Writes them as the study stands now, and returns what is in tune.json."""
+    best, trials = study.best(), study.trials()
+    told = {
+        "name": study.recipe.name,
+        "sampler": study.config.sampler,
+        "pruner": study.config.pruner,
+        "objectives": [{"name": objective.name, "better": objective.better} for objective in study.objectives],
+        "space": {key: axis.written() for key, axis in study.config.space.items()},
+        "counts": _counts(trials),
+        "seconds": round(sum(trial.seconds for trial in trials), 3),
+        "best": best[0].number if best else None,
+        "front": [trial.number for trial in best],
+        "importance": study.importance(),
+        "trials": [_trial(trial) for trial in trials],
+    }
+    if best:
+        write_atomically(study.folder / "best.yaml", resolved_yaml(recipe_with(study.tree, best[0].values)))
+    write_atomically(study.folder / "tune.json", json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(study.folder / "report.html", page(told, folder=study.folder))
+    return told
+
+
+def _counts(trials: Sequence[Trial]) -> dict[str, int]:
+    states = ("finished", "pruned", "failed", "running")
+    return {state: sum(trial.state == state for trial in trials) for state in states}
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "scores": dict(trial.scores),
+        "values": dict(trial.values),
+        "seconds": round(trial.seconds, 3),
+        "reason": trial.reason,
+        "run": f"trials/{trial.number}",
+    }

@@ -1,0 +1,133 @@
+"""One trial: an ordinary run in its own folder, watched through its journal."""
+
+import dataclasses
+import gc
+import json
+import math
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from danlu.core.errors import DanluError, RequestError, RunError
+from danlu.core.journal import Record, number, read_journal, standing
+from danlu.recipe.recipe import Recipe
+from danlu.stages.run_folder import write_atomically
+from danlu.stages.train import train
+from danlu.stages.tune.search import hushed
+from danlu.stages.tune.space import recipe_with
+from danlu.stages.tune.study import Objective, State, Study, Taken
+from danlu.train.interrupts import Interrupts
+
+
+@dataclasses.dataclass(kw_only=True)
+class Watcher:
+    """Listens to a run's journal, and asks for its end where the pruner sees no hope in its evaluations."""
+
+    trial: Any
+    objective: Objective
+    interrupts: Interrupts
+    num_evaluations: int = 0
+    pruned: bool = False
+
+    def hear(self, record: Record) -> None:
+        if record["kind"] != "evaluation":
+            return
+        self.num_evaluations += 1
+        value = number(record["metrics"].get(self.objective.name, math.nan))  # type: ignore[attr-defined]
+        if math.isnan(value):
+            return
+        with hushed():  # what is evaluated again after a resume is known already
+            self.trial.report(value, self.num_evaluations)
+        if self.trial.should_prune():
+            self.pruned = True
+            times = "evaluation" if self.num_evaluations == 1 else f"{self.num_evaluations} evaluations"
+            self.interrupts.ask(f"pruned: {self.objective.name} {value:.4g} after {times} is not among the better ones")
+
+
+def run_trial(study: Study, taken: Taken, interrupts: Interrupts) -> State:
+    """Runs the trial to its end, or to where it is pruned or interrupted, and tells the study. Never raises for what
+    went wrong in the trial: that is recorded."""
+    started = time.monotonic()
+    state, reason, scores = _outcome(study, taken, interrupts)
+    study.tell(taken, state, reason=reason, seconds=time.monotonic() - started, scores=scores)
+    gc.collect()  # what a failed run still holds in reference cycles must not cost the next one its memory
+    return state
+
+
+def _outcome(study: Study, taken: Taken, interrupts: Interrupts) -> tuple[State, str, Mapping[str, float]]:
+    folder = study.run_folder(taken.number)
+    try:
+        recipe = recipe_with(study.tree, study.values(taken.trial))
+        watcher = Watcher(trial=taken.trial, objective=study.objectives[0], interrupts=interrupts)
+        summary = _run(recipe, folder, watcher)
+        if summary["status"] != "finished":
+            reason = str(summary["reason"])
+            return ("pruned", reason, {}) if watcher.pruned and not interrupts.received else ("running", reason, {})
+        return "finished", str(summary["reason"]), scores_of(folder, summary, study.objectives)
+    except DanluError as error:
+        return "failed", _noted(folder, str(error)), {}
+    except Exception as error:  # noqa: BLE001 (whatever ends one trial must not end the study)
+        return "failed", _noted(folder, f"{type(error).__name__}: {error}"), {}
+
+
+def _run(recipe: Recipe, folder: Path, watcher: Watcher) -> Mapping[str, Any]:
+    """Begins the run, or goes on with what is there, and returns its summary."""
+    told = _summary(folder)
+    if told.get("status") == "finished":  # its process ended between the run's end and the telling
+        return told
+    resume = (folder / "journal.jsonl").is_file()
+    if resume:
+        watcher.num_evaluations = _evaluations_before(folder)
+    watcher.interrupts.asked = None
+    try:
+        train(recipe, out=folder, resume=resume, listeners=[watcher.hear], interrupts=watcher.interrupts)
+    except RequestError:
+        if not resume:
+            raise
+        shutil.rmtree(folder)  # it had used its budget, but not come to its end
+        watcher.num_evaluations = 0
+        train(recipe, out=folder, listeners=[watcher.hear], interrupts=watcher.interrupts)
+    finally:
+        watcher.interrupts.asked = None
+    return _summary(folder)
+
+
+def _evaluations_before(folder: Path) -> int:
+    """Evaluations up to the newest checkpoint: those after it are done again."""
+    records = standing(read_journal(folder / "journal.jsonl"))
+    saved = max((int(number(record["step"])) for record in records if record["kind"] == "checkpoint"), default=0)
+    return sum(record["kind"] == "evaluation" and int(number(record["step"])) <= saved for record in records)
+
+
+def scores_of(folder: Path, summary: Mapping[str, Any], objectives: list[Objective]) -> dict[str, float]:
+    """The objectives' values: metrics of the best evaluation, speed, size.
+
+    Raises:
+        RunError: one is missing or no number.
+    """
+    start = next(record for record in read_journal(folder / "journal.jsonl") if record["kind"] == "start")
+    sizes = {name: start[name] for name in ("parameters", "trainable_parameters")}
+    known = {**sizes, **summary["speed"], **summary["metrics"]["best"]}
+    found = {}
+    for objective in objectives:
+        value = number(known.get(objective.name, math.nan))
+        if not math.isfinite(value):
+            there = f"it is {known[objective.name]}" if objective.name in known else f"there are {', '.join(known)}"
+            raise RunError(f"the run gave no {objective.name}: {there}", where="tune.objectives")
+        found[objective.name] = value
+    return found
+
+
+def _summary(folder: Path) -> Mapping[str, Any]:
+    path = folder / "summary.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _noted(folder: Path, reason: str) -> str:
+    """Leaves the reason in the trial's folder where its run had none."""
+    if not (folder / "journal.jsonl").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "failed.txt", reason + "\n")
+    return reason
