@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from danlu.core.errors import DataError, RequestError, nearest
@@ -64,16 +64,48 @@ def find_columns(
     )
 
 
+def find_roles(
+    fields: Mapping[str, object],
+    *,
+    needed: Sequence[str],
+    optional: Sequence[str],
+    aliases: Mapping[str, Sequence[str]],
+    told: Mapping[str, str],
+    where: str,
+) -> dict[str, str]:
+    """The column of each role of a table, from the first row's `fields`: the one told, else one with a usual name.
+
+    Raises:
+        RequestError: a role that does not exist.
+        DataError: a column that is not there, or that nobody can guess.
+    """
+    _check_told(told, fields, where, aliases)
+    found: dict[str, str] = {}
+    for role in (*needed, *optional):
+        column = _column(role, fields, told, set(found.values()), aliases)
+        if column is not None:
+            found[role] = column
+        elif role in needed:
+            raise DataError(
+                f"has no column for {role!r}; its columns are {', '.join(map(str, fields)) or 'none'}",
+                where=where,
+                mend=f"Say which it is: data.columns: {{{role}: {_guess(role, fields)}}}",
+            )
+    return found
+
+
 def _kinds(told: Mapping[str, str]) -> list[str]:
     """The kinds that fit the roles told, the most particular first."""
     fitting = [kind for kind in ROLES if set(told) <= {*ROLES[kind], *OPTIONAL[kind]}]
     return fitting or list(ROLES)
 
 
-def _check_told(told: Mapping[str, str], fields: Mapping[str, object], where: str) -> None:
+def _check_told(
+    told: Mapping[str, str], fields: Mapping[str, object], where: str, aliases: Mapping[str, Sequence[str]] = ALIASES
+) -> None:
     for role, column in told.items():
-        if role not in ALIASES:
-            raise RequestError(f"there is no role {role!r}", where="data.columns", mend=nearest(role, ALIASES))
+        if role not in aliases:
+            raise RequestError(f"there is no role {role!r}", where="data.columns", mend=nearest(role, aliases))
         if column not in fields:
             raise DataError(f"has no column {column!r}", where=where, mend=nearest(column, map(str, fields)))
 
@@ -91,11 +123,17 @@ def _match(kind: str, fields: Mapping[str, object], told: Mapping[str, str]) -> 
     return found
 
 
-def _column(role: str, fields: Mapping[str, object], told: Mapping[str, str], taken: set[str]) -> str | None:
+def _column(
+    role: str,
+    fields: Mapping[str, object],
+    told: Mapping[str, str],
+    taken: set[str],
+    aliases: Mapping[str, Sequence[str]] = ALIASES,
+) -> str | None:
     if role in told:
         return told[role]
     by_name = {str(name).lower(): str(name) for name in fields}
-    names = (by_name[alias] for alias in ALIASES[role] if alias in by_name)
+    names = (by_name[alias] for alias in aliases[role] if alias in by_name)
     return next((name for name in names if name not in taken and name not in told.values()), None)
 
 

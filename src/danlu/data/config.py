@@ -52,7 +52,7 @@ class DataConfig(Config):
     packing: Literal["pack", "pad"] = "pack"
     """pack: several short texts share a row, without seeing each other; pad: one text a row, in length buckets"""
     long: Literal["auto", "split", "truncate", "refuse"] = "auto"
-    """a text longer than the context; auto: split plain text, refuse a conversation"""
+    """a text longer than the context; auto: split plain text, refuse a conversation, truncate a text with a label"""
     on_bad: Literal["refuse", "skip"] = "refuse"
     """a row that cannot be used: stop with its place, or skip it and list it in the journal"""
     workers: int | None = Field(default=None, ge=1)

@@ -88,7 +88,7 @@ class TextEncoder:
             return self._texts(rows)
         if self.template is None:
             return self._pairs(rows)
-        return [_judged(self._chat, row) for row in rows]
+        return [judged(self._chat, row) for row in rows]
 
     def prompt_ids(self, fields: Mapping[str, object]) -> np.ndarray:
         """The tokens to give a model that shall answer: `fields` as a row of the data, its answer not needed.
@@ -97,7 +97,7 @@ class TextEncoder:
             BadField: a field is missing or is no text.
         """
         if self.columns.kind == "text":
-            return np.concatenate([self._codec.prefix, self._codec.ids([_text(fields, self.columns["text"])])[0]])
+            return np.concatenate([self._codec.prefix, self._codec.ids([text_in(fields, self.columns["text"])])[0]])
         if self.template is None:
             return np.concatenate([self._codec.prefix, self._codec.ids([self._prompt_text(fields)])[0]])
         if self.columns.kind == "messages":
@@ -114,7 +114,7 @@ class TextEncoder:
 
     def _texts(self, rows: Sequence[Row]) -> list[Encoded]:
         column = self.columns["text"]
-        values = [_judged(lambda fields: _text(fields, column), row) for row in rows]
+        values = [judged(lambda fields: text_in(fields, column), row) for row in rows]
         good = [at for at, value in enumerate(values) if not isinstance(value, BadField)]
         all_ids = self._codec.ids([values[at] for at in good])
         results: list[Encoded] = list(values)
@@ -141,7 +141,7 @@ class TextEncoder:
 
     def _pairs(self, rows: Sequence[Row]) -> list[Encoded]:
         column = self.columns["response"]
-        pairs = [_judged(lambda fields: (self._prompt_text(fields), _text(fields, column)), row) for row in rows]
+        pairs = [judged(lambda fields: (self._prompt_text(fields), text_in(fields, column)), row) for row in rows]
         all_ids = iter(self._codec.ids([text for pair in pairs if not isinstance(pair, BadField) for text in pair]))
         return [
             pair
@@ -187,7 +187,7 @@ class TextEncoder:
             if column not in fields:
                 raise _missing(column, fields)
             return read_messages(fields[column], column)
-        return [*self._turns(fields), {"role": "assistant", "content": _text(fields, self.columns["response"])}]
+        return [*self._turns(fields), {"role": "assistant", "content": text_in(fields, self.columns["response"])}]
 
     def _turns(self, fields: Mapping[str, object]) -> list[dict[str, Any]]:
         system = self._optional(fields, "system")
@@ -201,7 +201,7 @@ class TextEncoder:
         return text if text[-1:].isspace() else text + "\n"
 
     def _question(self, fields: Mapping[str, object]) -> str:
-        question = _text(fields, self.columns["prompt"])
+        question = text_in(fields, self.columns["prompt"])
         given = self._optional(fields, "input")
         return f"{question}\n\n{given}" if given else question
 
@@ -331,14 +331,20 @@ def _example(ids: np.ndarray, num_bytes: int, mask: np.ndarray | None = None, *,
     return example
 
 
-def _judged(encode: Any, row: Row) -> Any:
+def judged(encode: Any, row: Row) -> Any:
+    """What `encode` makes of the row's fields, or what is wrong with them."""
     try:
         return encode(row.fields)
     except BadField as bad:
         return bad
 
 
-def _text(fields: Mapping[str, object], column: str) -> str:
+def text_in(fields: Mapping[str, object], column: str) -> str:
+    """The text of a column, fit for a tokenizer.
+
+    Raises:
+        BadField: there is none, or it is no text.
+    """
     try:
         value = fields[column]
     except KeyError:

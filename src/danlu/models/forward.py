@@ -37,6 +37,7 @@ class Forward(nn.Module):
         parameters = inspect.signature(type(self.inner).forward).parameters
         self._takes_cache = "use_cache" in parameters
         self._takes_positions = "position_ids" in parameters
+        self._not_taken = {"position_ids", "token_type_ids"} - parameters.keys()
         self.fused = False
         self.packing: Packing = "none"
         if _is_text_model(self.inner) and _has_weights(self.inner):
@@ -74,8 +75,8 @@ class Forward(nn.Module):
         }
         if "position_ids" in given and given.get("attention_mask") is None:
             self._keep_apart(given)
-        if not self._takes_positions:
-            given.pop("position_ids", None)
+        for name in self._not_taken & given.keys():
+            del given[name]
         if self._takes_cache:
             given["use_cache"] = False
         if self.fused:

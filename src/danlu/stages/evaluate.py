@@ -33,7 +33,7 @@ def evaluate(
     Args:
         model: a run folder, a model's folder, a .gguf file or a hub name.
         data: a source as in a recipe's `data.train`.
-        out: where to write them as JSON, too; it appears whole, at the end.
+        out: where to write them as JSON, too, with tables such as a confusion matrix; it appears whole, at the end.
         task: what the model is for, where danlu.json does not say.
         batch_tokens: tokens (or whatever the examples' length is measured in) computed at once.
         overrides: keys of `data` that differ from the model's training, such as columns or context.
@@ -47,7 +47,7 @@ def evaluate(
     opened = open_model(model, task=task)
     examples = opened.task.prepare_eval(opened.data_config(data, overrides or {}), data, opened.tools)
     module = LossModule(Forward(opened.model), opened.task).to(opened.device)
-    metrics = measure(
+    metrics, tables = measure(
         module,
         opened.task,
         batches(examples, opened.task.collate, size=BatchSize(tokens=batch_tokens)),
@@ -55,7 +55,8 @@ def evaluate(
         precision=pick_precision(precision, opened.device),
     )
     if out is not None:
-        write_atomically(out, json.dumps({"model": str(model), "data": data, "metrics": metrics}, indent=2) + "\n")
+        found = {"metrics": metrics, **({"tables": tables} if tables else {})}
+        write_atomically(out, json.dumps({"model": str(model), "data": data, **found}, indent=2) + "\n")
     return metrics
 
 

@@ -9,7 +9,6 @@ from danlu.core.clock import Budget, Clock, Every
 from danlu.core.dials import Dial, constant
 from danlu.core.technique import in_order
 from danlu.core.words import count, duration, size, sparkline
-from danlu.data.columns import find_columns
 from danlu.data.sources import Source, open_source
 from danlu.data.split import split_source
 from danlu.recipe.recipe import Recipe
@@ -130,7 +129,7 @@ def _gather(recipe: Recipe, processes: int) -> Facts:
 
     data, device = recipe.data, pick_device()
     train, valid = split_source(open_source(data.train_sources, cache=data.cache), data.valid, recipe.seed)
-    columns = find_columns(train.peek()[0].fields, format=data.format, told=data.columns, where=train.spec)
+    columns = recipe.task.columns(train.peek()[0].fields, data, train.spec)
     vocab_size, bytes_per_token = _tokenizer(recipe, train, list(columns.by_role.values()))
     model = sketch_model(recipe.model, auto_class=recipe.task.auto_class, vocab_size=vocab_size, context=data.context)
     model.requires_grad_(recipe.model.adapter is None)

@@ -16,8 +16,6 @@ from danlu.stages.evaluate import check_writable
 from danlu.stages.trained import OpenModel, open_model
 
 FLUSH_SECONDS = 1.0
-TAUGHT = ("format", "columns", "template")
-"""what a task must know of how the training data were read"""
 
 
 def predict(
@@ -51,7 +49,7 @@ def predict(
     source = open_source(str(input), whole_documents=True)
     source.peek()
     opened = open_model(model, task=task)
-    taught = {name: opened.data[name] for name in TAUGHT if opened.data.get(name) is not None}
+    taught = {name: opened.data[name] for name in opened.task.taught if opened.data.get(name) is not None}
     with _appearing_whole(out) as file:
         return _write(file, _predictions(opened, source, {**taught, **(options or {})}), say)
 

@@ -72,7 +72,7 @@ def open_model(model: str | Path, *, task: str | None = None) -> OpenModel:
     return OpenModel(
         model=trained.model.to(device),  # type: ignore[arg-type]
         tools=trained.tools,
-        task=read_options(_task_class(kind), options),
+        task=read_options(_task_class(kind), options).for_model(trained.model),
         data=dict(notes.get("data") or {}),
         device=device,
     )

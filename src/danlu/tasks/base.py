@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from danlu.core.batch import Batch
 from danlu.core.config import Config
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
+from danlu.data.columns import Columns, find_columns
 from danlu.data.config import DataConfig
 from danlu.data.examples import ExampleSet
 
@@ -62,18 +63,44 @@ class Evaluator(abc.ABC):
     def result(self) -> dict[str, float]:
         """The metrics, by their standard names."""
 
+    def tables(self) -> dict[str, object]:
+        """What is not one number, such as a confusion matrix, by name: JSON types only. Empty where there is none."""
+        return {}
+
 
 class Task(Config):
     """The parent of all tasks. `auto_class` names the transformers Auto class that its models are made with."""
 
     auto_class: ClassVar[str]
-    judged: ClassVar[str] = "loss"
-    better: ClassVar[Literal["lower", "higher"]] = "lower"
+    taught: ClassVar[tuple[str, ...]] = ("format", "columns", "template")
+    """what `predict` must know of how the training data were read: keys of DataConfig"""
 
     @classmethod
     def kind(cls) -> str:
         """The name by which a recipe asks for it."""
         return cls.__module__.rpartition(".")[2].replace("_", "-")
+
+    @property
+    def judged(self) -> str:
+        """The metric that says which evaluation is best."""
+        return "loss"
+
+    @property
+    def better(self) -> Literal["lower", "higher"]:
+        """Which way the judged metric is good."""
+        return "lower"
+
+    def columns(self, fields: Mapping[str, object], data: DataConfig, where: str) -> Columns:
+        """What the columns of a row like `fields` mean.
+
+        Raises:
+            DataError: a column is missing, or there is no way to tell.
+        """
+        return find_columns(fields, format=data.format, told=data.columns, where=where)
+
+    def for_model(self, model: nn.Module) -> Self:
+        """The task as `model` knows it (the names of its classes, for example): what a batch of the task is for it."""
+        return self
 
     @abc.abstractmethod
     def prepare(self, data: DataConfig, *, seed: int, base: str | None, say: Callable[[str], None]) -> Prepared:

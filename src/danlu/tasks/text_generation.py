@@ -14,7 +14,6 @@ from danlu.core.config import read_options
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
 from danlu.data.cache import encode_cached
-from danlu.data.columns import find_columns
 from danlu.data.config import DataConfig
 from danlu.data.examples import Examples, ExampleSet
 from danlu.data.packing import cut, pack
@@ -46,7 +45,7 @@ class TextGeneration(Task):
         say(f"reading {', '.join(data.train_sources)}")
         source = open_source(data.train_sources, cache=data.cache)
         train, valid = split_source(source, data.valid, seed)
-        columns = find_columns(train.peek()[0].fields, format=data.format, told=data.columns, where=source.spec)
+        columns = self.columns(train.peek()[0].fields, data, source.spec)
         tokenizer = make_tokenizer(
             data.tokenizer,
             lambda: texts_of(train, columns),
@@ -84,7 +83,7 @@ class TextGeneration(Task):
     def prepare_eval(self, data: DataConfig, source: str, tools: Tools) -> ExampleSet:
         """Encodes `source` as the training data was."""
         opened = open_source(source, cache=data.cache)
-        columns = find_columns(opened.peek()[0].fields, format=data.format, told=data.columns, where=opened.spec)
+        columns = self.columns(opened.peek()[0].fields, data, opened.spec)
         encoder = TextEncoder(tools, columns, context=data.context, long=data.long, template=data.template)
         return _rows(_encode(opened, encoder, data, []), data, 0)
 

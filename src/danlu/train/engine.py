@@ -153,7 +153,7 @@ class Engine:
         module = unwrap(self.module) if self.plan.parallel.strategy == "ddp" else self.module
         started = time.monotonic()
         with self.weights_to_use():
-            metrics = evaluate(module, task, rows, world=world, precision=self.plan.precision)
+            metrics, tables = evaluate(module, task, rows, world=world, precision=self.plan.precision)
         self.evaluation = Evaluation(step=self.clock.step, metrics=metrics, judged=task.judged, better=task.better)
         best = self.best is None or self.evaluation.score < self.best.score
         if best:
@@ -162,6 +162,7 @@ class Engine:
             "evaluation",
             self.clock.step,
             metrics=metrics,
+            **({"tables": tables} if tables else {}),
             judged=task.judged,
             better=task.better,
             best=best,

@@ -1,6 +1,7 @@
 """Evaluation: the task's metrics over every example once, on one process or many."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -16,10 +17,17 @@ from danlu.train.plan import Precision
 from danlu.train.stepper import autocast
 
 
+class Measured(NamedTuple):
+    """What an evaluation found: numbers by name, and what is not one number, such as a confusion matrix."""
+
+    metrics: dict[str, float]
+    tables: dict[str, object]
+
+
 @torch.no_grad()
 def evaluate(
     module: nn.Module, task: Task, batches: Iterator[Batch], *, world: World, precision: Precision
-) -> dict[str, float]:
+) -> Measured:
     """The metrics of `module` (a LossModule, wrapped or not) over this process's share of the batches.
 
     Processes go in rounds, since a sharded model needs all of them for each forward; one that has run out of batches
@@ -46,7 +54,7 @@ def evaluate(
     whole = task.evaluator()
     for state in world.gather_objects(evaluator.state()):
         whole.absorb(state)
-    return whole.result()
+    return Measured(whole.result(), whole.tables())
 
 
 def _quiet_context(module: nn.Module, world: World) -> StepContext:

@@ -1,0 +1,101 @@
+"""Loss and evaluation of classifiers and of regression: shared by the tasks that give labels or numbers.
+
+A batch's `labels` holds one field, which says what is asked: `classes` (B,) int64, `marks` (B, C) of 0 and 1, or
+`numbers` (B,).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from danlu.core.batch import Batch
+from danlu.core.outputs import Outputs
+from danlu.maths.losses import cross_entropy_sum
+from danlu.tasks import _class_metrics as scores
+from danlu.tasks._own_metrics import OwnMetric, measured
+from danlu.tasks.base import Evaluator
+
+
+def class_loss(logits_BC: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy, mean binary cross-entropy over the classes, or squared error, summed over weighted rows."""
+    logits_BC, weights_B = logits_BC.float(), batch.weights_B
+    if "classes" in batch.labels:
+        classes_B = cast(Tensor, batch.labels["classes"])
+        return cross_entropy_sum(logits_BC, classes_B, label_smoothing=label_smoothing, weights_N=weights_B)
+    if "marks" in batch.labels:
+        marks_BC = cast(Tensor, batch.labels["marks"])
+        marks_BC = marks_BC * (1 - label_smoothing) + label_smoothing / 2
+        losses_B = functional.binary_cross_entropy_with_logits(logits_BC, marks_BC, reduction="none").mean(1)
+    else:
+        losses_B = (logits_BC[:, 0] - cast(Tensor, batch.labels["numbers"])).square()
+    return losses_B.sum() if weights_B is None else torch.dot(losses_B, weights_B.to(losses_B.dtype))
+
+
+class ClassEvaluator(Evaluator):
+    """Keeps logits and labels of every row, which is what a ranking metric such as AUROC needs.
+
+    Rows count once each: weights of classes are for the training.
+    """
+
+    def __init__(self, names: Sequence[str], own: Mapping[str, OwnMetric]) -> None:
+        self.names, self.own = tuple(names), own
+        self.logits: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.kind = ""
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        ((self.kind, labels),) = batch.labels.items()
+        assert isinstance(labels, Tensor)
+        counted_B = torch.ones_like(batch.targets_B, dtype=torch.bool)
+        if batch.weights_B is not None:
+            counted_B = batch.weights_B != 0
+        self.logits.append(outputs.logits.detach()[counted_B].float().cpu())
+        self.labels.append(labels[counted_B].cpu())
+
+    def state(self) -> object:
+        return self.kind, self.logits, self.labels
+
+    def absorb(self, state: object) -> None:
+        assert isinstance(state, tuple)
+        kind, logits, labels = state
+        self.kind = self.kind or kind
+        self.logits += logits
+        self.labels += labels
+
+    def result(self) -> dict[str, float]:
+        predicted, truth = self._predicted(), torch.cat(self.labels).numpy()
+        measure: Callable[..., dict[str, float]] = {
+            "classes": scores.label_scores,
+            "marks": scores.marks_scores,
+            "numbers": scores.number_scores,
+        }[self.kind]
+        truth = truth if self.kind == "numbers" else truth.astype(np.int64)
+        own = measured(self.own, predicted, truth, self.names)
+        return {**measure(predicted, truth), "loss": self._loss(), **own}
+
+    def tables(self) -> dict[str, object]:
+        if self.kind == "numbers":
+            return {}
+        predicted, truth = self._predicted(), torch.cat(self.labels).numpy()
+        chosen = predicted.argmax(1) if self.kind == "classes" else predicted >= 0.5
+        return scores.class_tables(chosen, truth, self.names)
+
+    def _predicted(self) -> np.ndarray:
+        """(N, C) probabilities, or (N,) numbers."""
+        logits_NC = torch.cat(self.logits)
+        if self.kind == "numbers":
+            return logits_NC[:, 0].numpy()
+        return (logits_NC.softmax(1) if self.kind == "classes" else logits_NC.sigmoid()).numpy()
+
+    def _loss(self) -> float:
+        """The mean, summed in fp64 so that the order of the rows does not matter."""
+        logits_NC, labels = torch.cat(self.logits).double(), torch.cat(self.labels)
+        if self.kind == "classes":
+            return float(functional.cross_entropy(logits_NC, labels))
+        if self.kind == "marks":
+            return float(functional.binary_cross_entropy_with_logits(logits_NC, labels.double()))
+        return float((logits_NC[:, 0] - labels.double()).square().mean())
