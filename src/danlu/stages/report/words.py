@@ -7,6 +7,18 @@ from collections.abc import Mapping
 GAP = "\N{NO-BREAK SPACE}"
 
 
+MEANINGS = {
+    "macro_f1": "The mean over the classes of F1, in which a rare class counts as much as a common one. 1 is perfect.",
+    "auroc": "The chance that a row of a class scores higher for it than a row that is not. 0.5 is guessing.",
+    "mcc": "Correlation of what was said with what is so. 0 is guessing, 1 perfect, whatever the classes' sizes.",
+    "calibration_error": "How far the model's confidence is from how often it is right, on average. 0 is perfect.",
+    "subset_accuracy": "The share of rows with every label right.",
+    "mae": "How far the number is off, on average.",
+    "rmse": "How far the number is off, with large errors counting more.",
+    "r2": "The share of the spread that is explained. 0 is no better than always saying the mean, 1 is perfect.",
+}
+
+
 def count(value: float) -> str:
     """1234 → "1,234"; 12345678 → "12.3 M"."""
     if not math.isfinite(value):
@@ -101,4 +113,4 @@ def explained(name: str, value: float, facts: Mapping[str, float]) -> str:
         )
     if name == "accuracy":
         return f"The share of answers that were right: {percent(value)}."
-    return ""
+    return MEANINGS.get(name, "")

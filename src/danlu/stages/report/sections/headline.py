@@ -10,7 +10,7 @@ from danlu.stages.report.words import count, duration, explained, label, percent
 
 TITLE = "In numbers"
 ORDER = 10
-FIRST = ("bits_per_byte", "perplexity")
+FIRST = ("bits_per_byte", "perplexity", "accuracy")
 
 
 def section(run: RunRecords) -> Html | None:
