@@ -25,4 +25,8 @@ def test_their_data_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.chdir(FOLDER.parent)
     for path in FOLDER.glob("*.yaml"):
-        assert open_source(load_recipe(path).data.train_sources).num_bytes > 0
+        sources = load_recipe(path).data.train_sources
+        if sources[0].startswith(".data/"):  # never committed; the header says how it is fetched
+            assert f"python benchmarks/data.py {Path(sources[0]).parts[1]}" in path.read_text(encoding="utf-8")
+            continue
+        assert open_source(sources).num_bytes > 0
