@@ -23,16 +23,19 @@ from danlu.train.interrupts import Interrupts
 
 @dataclasses.dataclass(kw_only=True)
 class Watcher:
-    """Listens to a run's journal, and asks for its end where the pruner sees no hope in its evaluations."""
+    """Listens to a run's journal, and asks for its end where the pruner sees no hope in its evaluations.
+
+    With several objectives there is none to judge by, and nothing is pruned.
+    """
 
     trial: Any
-    objective: Objective
+    objective: Objective | None
     interrupts: Interrupts
     num_evaluations: int = 0
     pruned: bool = False
 
     def hear(self, record: Record) -> None:
-        if record["kind"] != "evaluation":
+        if record["kind"] != "evaluation" or self.objective is None:
             return
         self.num_evaluations += 1
         value = number(record["metrics"].get(self.objective.name, math.nan))  # type: ignore[attr-defined]
@@ -60,7 +63,8 @@ def _outcome(study: Study, taken: Taken, interrupts: Interrupts) -> tuple[State,
     folder = study.run_folder(taken.number)
     try:
         recipe = recipe_with(study.tree, study.values(taken.trial))
-        watcher = Watcher(trial=taken.trial, objective=study.objectives[0], interrupts=interrupts)
+        judged = study.objectives[0] if len(study.objectives) == 1 else None
+        watcher = Watcher(trial=taken.trial, objective=judged, interrupts=interrupts)
         summary = _run(recipe, folder, watcher)
         if summary["status"] != "finished":
             reason = str(summary["reason"])
@@ -81,14 +85,15 @@ def _run(recipe: Recipe, folder: Path, watcher: Watcher) -> Mapping[str, Any]:
     if resume:
         watcher.num_evaluations = _evaluations_before(folder)
     watcher.interrupts.asked = None
+    listeners = [] if watcher.objective is None else [watcher.hear]
     try:
-        train(recipe, out=folder, resume=resume, listeners=[watcher.hear], interrupts=watcher.interrupts)
+        train(recipe, out=folder, resume=resume, listeners=listeners, interrupts=watcher.interrupts)
     except RequestError:
         if not resume:
             raise
         shutil.rmtree(folder)  # it had used its budget, but not come to its end
         watcher.num_evaluations = 0
-        train(recipe, out=folder, listeners=[watcher.hear], interrupts=watcher.interrupts)
+        train(recipe, out=folder, listeners=listeners, interrupts=watcher.interrupts)
     finally:
         watcher.interrupts.asked = None
     return _summary(folder)
