@@ -48,7 +48,7 @@ def label_scores(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> dict[str
         "accuracy": float(measure.multiclass_accuracy(chosen, labels, num_classes, average="micro")),
         "macro_f1": float(measure.multiclass_f1_score(chosen, labels, num_classes, average="macro")),
         "auroc": _mean([_auroc(scores[:, at], labels == at) for at in only]),
-        "mcc": float(measure.multiclass_matthews_corrcoef(chosen, labels, num_classes)),
+        "mcc": _mcc(measure.multiclass_matthews_corrcoef, chosen, labels, num_classes),
         "calibration_error": expected_calibration_error(confidences_N, correct_N),
     }
 
@@ -69,7 +69,7 @@ def marks_scores(probabilities_NC: np.ndarray, marks_NC: np.ndarray) -> dict[str
         "accuracy": float(measure.multilabel_accuracy(chosen, marks, num_classes, average="micro")),
         "macro_f1": float(measure.multilabel_f1_score(chosen, marks, num_classes, average="macro")),
         "auroc": _mean([_auroc(scores[:, at], marks[:, at]) for at in range(num_classes)]),
-        "mcc": float(measure.multilabel_matthews_corrcoef(chosen, marks, num_classes)),
+        "mcc": _mcc(measure.multilabel_matthews_corrcoef, chosen, marks, num_classes),
         "calibration_error": expected_calibration_error(confidences.ravel(), right_NC.ravel()),
     }
 
@@ -122,6 +122,13 @@ def _auroc(scores_N: Tensor, truth_N: Tensor) -> float:
     if not 0 < int(truth_N.sum()) < len(truth_N):
         return math.nan
     return float(torchmetrics().binary_auroc(scores_N, truth_N))
+
+
+def _mcc(measure: Any, chosen: Tensor, truth: Tensor, num_classes: int) -> float:
+    """0 where one side says the same for all, as is customary; torchmetrics gives such a case a small number."""
+    if any(bool((side == side.flatten()[0]).all()) for side in (chosen, truth)):
+        return 0.0
+    return float(measure(chosen, truth, num_classes))
 
 
 def _mean(values: Sequence[float]) -> float:

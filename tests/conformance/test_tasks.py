@@ -1,0 +1,148 @@
+"""Every task that is found by its path keeps the promises of a task. Its cases are in `tests/conformance/cases/`."""
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from danlu.core import discover
+from danlu.core.batch import Batch
+from danlu.core.clock import Budget, Clock
+from danlu.core.dials import Dials
+from danlu.core.outputs import Outputs
+from danlu.core.technique import StepContext
+from danlu.models.forward import Forward
+from danlu.tasks.base import Task
+
+from .cases.case import Case
+
+NAMES = sorted(discover.paths("danlu.tasks"))
+FOLDER = Path(__file__).parent / "cases"
+
+
+def _cases() -> list[tuple[str, str]]:
+    """(task, case); a task without a file of cases still appears, and fails."""
+    found = []
+    for name in NAMES:
+        here = (FOLDER / f"{name}.py").is_file()
+        cases = importlib.import_module(f"{__package__}.cases.{name}").CASES if here else {"none": None}
+        found += [(name, case) for case in cases]
+    return found
+
+
+@pytest.fixture(scope="module", params=_cases(), ids="-".join)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    name, which = request.param
+    assert (FOLDER / f"{name}.py").is_file(), f"write tests/conformance/cases/{name}.py with CASES"
+    make = importlib.import_module(f"{__package__}.cases.{name}").CASES[which]
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp(name)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        return make(folder)
+
+
+def _context(case: Case) -> StepContext:
+    return StepContext(
+        clock=Clock(budget=Budget(steps=1)), dials=Dials(()), model=case.model, seed=0, device=torch.device("cpu")
+    )
+
+
+def _batch(case: Case, places: list[int]) -> Batch:
+    return case.task.collate([case.prepared.valid[at] for at in places], torch.tensor(places))
+
+
+@torch.no_grad()
+def _loss(case: Case, batch: Batch) -> float:
+    return float(case.task.loss(Forward(case.model)(batch.inputs), batch, _context(case)))
+
+
+@torch.no_grad()
+def _outputs(case: Case, batch: Batch) -> Outputs:
+    return Forward(case.model)(batch.inputs)
+
+
+def _all(case: Case) -> list[int]:
+    return list(range(len(case.prepared.valid)))
+
+
+def _same(one: dict[str, float], two: dict[str, float], tolerance: float) -> None:
+    assert one.keys() == two.keys()
+    for name, value in one.items():
+        close = pytest.approx(two[name], rel=tolerance, abs=tolerance, nan_ok=True)
+        assert value == close, name
+
+
+def test_it_is_a_task_of_its_file(case: Case) -> None:
+    assert isinstance(case.task, Task)
+    again = type(case.task).model_validate(json.loads(json.dumps(case.task.model_dump(mode="json"))))
+    assert again == case.task
+    assert all(field.description for field in type(case.task).model_fields.values())
+    assert json.loads(json.dumps(case.task.notes(case.data), default=str))["task"]["kind"] == case.task.kind()
+
+
+def test_metrics_equal_an_independent_implementation(case: Case) -> None:
+    batch = _batch(case, _all(case))
+    outputs = _outputs(case, batch)
+    evaluator = case.task.evaluator()
+    evaluator.update(outputs, batch)
+    found = evaluator.result()
+    assert case.task.judged in found
+    expected = case.reference(outputs, batch)
+    assert set(found) == set(expected), "each metric needs a second opinion"
+    _same(found, expected, 1e-4)
+    assert json.loads(json.dumps(evaluator.tables())) == evaluator.tables()
+
+
+def test_two_shares_merge_to_the_metrics_of_one(case: Case) -> None:
+    places = _all(case)
+    whole, first, second, merged = (case.task.evaluator() for _ in range(4))
+    for evaluator, rows in ((whole, places), (first, places[::2]), (second, places[1::2])):
+        batch = _batch(case, rows)
+        evaluator.update(_outputs(case, batch), batch)
+    merged.absorb(first.state())
+    merged.absorb(second.state())
+    _same(merged.result(), whole.result(), 1e-5)
+    assert merged.tables() == whole.tables()
+
+
+def test_padding_and_micro_batches_do_not_change_the_loss(case: Case) -> None:
+    places = _all(case)[:8]
+    batch = _batch(case, places)
+    whole = _loss(case, batch)
+    assert whole > 0
+    assert math.isfinite(whole)
+    assert sum(_loss(case, micro) for micro in batch.split(3)) == pytest.approx(whole, rel=1e-4)
+    alone = [_batch(case, [at]) for at in places]  # without any padding
+    assert sum(_loss(case, row) for row in alone) == pytest.approx(whole, rel=1e-4)
+    assert sum(row.num_targets for row in alone) == batch.num_targets
+
+
+def test_rows_of_no_weight_count_nothing(case: Case) -> None:
+    places = _all(case)
+    some, batch = _batch(case, places[:5]), _batch(case, places)
+    weights_B = torch.zeros(len(places))
+    weights_B[:5] = 1.0
+    weighted = batch.replace(weights_B=weights_B)
+    assert _loss(case, weighted) == pytest.approx(_loss(case, some), rel=1e-4)
+    assert _loss(case, batch.replace(weights_B=2 * torch.ones(len(places)))) == pytest.approx(2 * _loss(case, batch))
+    muted = some.muted()
+    assert (_loss(case, muted), muted.num_targets) == (0.0, 0)
+    one, two = case.task.evaluator(), case.task.evaluator()
+    one.update(_outputs(case, some), some)
+    two.update(_outputs(case, some), some)
+    two.update(_outputs(case, muted), muted)
+    _same(two.result(), one.result(), 1e-6)
+
+
+def test_predictions_are_lines_of_json_in_order(case: Case) -> None:
+    if not case.asked:
+        pytest.skip("nothing to ask")
+    options = dict(case.options)
+    made = list(case.task.predict(case.model, case.prepared.tools, iter(case.asked), options))
+    assert len(made) == len(case.asked)
+    assert [json.loads(json.dumps(row)) for row in made] == made
+    backwards = list(case.task.predict(case.model, case.prepared.tools, iter(case.asked[::-1]), options))[::-1]
+    assert [row["prediction"] for row in backwards] == [row["prediction"] for row in made]
