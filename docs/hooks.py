@@ -14,11 +14,14 @@ import reference
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Puts every technique that is found by path into the navigation, in the order of its folder."""
+    """Puts the page of every task, and of every technique by folder, into the navigation."""
     folders: dict[str, list[str]] = {}
     for name, folder in techniques().items():
         folders.setdefault(folder, []).append(f"techniques/{name}.md")
     for entry in config.nav or []:
+        if "Tasks" in entry:
+            pages = sorted(Path(config.docs_dir, "tasks").glob("*.md"))
+            entry["Tasks"] += [f"tasks/{page.name}" for page in pages]
         if "Techniques" in entry:
             entry["Techniques"] += [{folder.capitalize(): pages} for folder, pages in sorted(folders.items())]
     return config
