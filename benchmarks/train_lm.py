@@ -43,7 +43,7 @@ SIDES = {
     "tuned+malloc": "the same, danlu's allocator settings",
     "compiled+malloc": "compiled, danlu's allocator settings",
     "danlu": "danlu",
-    "danlu-malloc": "danlu without allocator settings",
+    "danlu+malloc": "danlu, with its allocator settings",
 }
 PARITY_STEPS, PARITY_LAST = 200, 20
 
@@ -140,7 +140,7 @@ def _parity(folder: str, precision: str, steps: int) -> None:
 def _start(side: str, folder: str, shape: str, block: int) -> common.Child:
     from danlu.models.kernels import environment
 
-    mine = environment() if side.endswith("+malloc") or side == "danlu" else {}
+    mine = environment() if side.endswith("+malloc") else {}
     request: dict[str, Any] = {"work": "danlu", "folder": folder, "shape": shape, "block": block}
     if not side.startswith("danlu"):
         request |= {"work": "trainer", "best": side != "trainer", "compiled": side.startswith("compiled")}
@@ -223,7 +223,7 @@ def main() -> None:
     given = parser.parse_args()
     quick = given.quick
     sides = given.sides or [
-        side for side in SIDES if side != "danlu-malloc" and not (quick and side.startswith("compiled"))
+        side for side in SIDES if side != "danlu+malloc" and not (quick and side.startswith("compiled"))
     ]
     for shape in given.shape if given.shape is not None else ["17M"] if quick else list(SHAPES):
         compare(shape, sides, given.turns or (2 if quick else 5), given.block or (3 if quick else 5))
