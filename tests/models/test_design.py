@@ -1,9 +1,9 @@
 import pytest
-from tests.models.conftest import Make
 
 from danlu.core.errors import RequestError
 from danlu.models.build import build_model, sketch_model
 from danlu.models.config import DesignConfig, ModelConfig, RopeConfig
+from tests.models.conftest import Make
 
 
 def test_words_reach_the_keys_of_each_family(tiny: Make) -> None:

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tests.models.conftest import Make
 from torch.utils.flop_counter import FlopCounterMode
 
 from danlu.models.estimate import flops_per_token, memory_estimate, num_parameters
+from tests.models.conftest import Make
 
 
 @pytest.mark.parametrize(("family", "tie"), [("llama", True), ("llama", False), ("gpt2", True)])

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.models.conftest import Make
 from torch import Tensor
 
 from danlu.core.errors import RequestError
 from danlu.models.forward import Forward, document_mask
+from tests.models.conftest import Make
 
 FIRST, SECOND = 6, 5
 IDS = torch.arange(3, 3 + 2 * (FIRST + SECOND)).view(2, -1)

@@ -4,13 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.models.conftest import Make
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from danlu.models.build import build_model
 from danlu.models.config import AdapterConfig, ModelConfig
 from danlu.models.forward import Forward
 from danlu.models.save import load_trained, save_model
+from tests.models.conftest import Make
 
 gguf = pytest.importorskip("gguf")
 pytest.importorskip("accelerate")

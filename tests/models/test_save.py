@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.models.conftest import Make
 from torch import nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from transformers import AutoModelForCausalLM
@@ -13,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from danlu.core.errors import RunError
 from danlu.models.forward import Forward
 from danlu.models.save import load_trained, save_model
+from tests.models.conftest import Make
 
 IDS = torch.tensor([[3, 14, 15, 92, 65]])
 
