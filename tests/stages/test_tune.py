@@ -130,8 +130,9 @@ def test_a_study_ends_with_a_recipe_that_gives_the_same_score(place: Path) -> No
     from danlu.stages.tune import tune
 
     heard = []
-    words = ["tune.trials=6", "tune.space.model.design.width=[16, 17, 32]", "tune.objectives=[loss, parameters]"]
-    folder, stopped = tune(read(*words), out=Path("out"), hear=lambda _study, trial: heard.append(trial.number))
+    space = "{model.design.width: [16, 17, 32], train.optimizer.kind: [adamw, sgd]}"
+    asked = read(f"tune={{space: {space}, sampler: grid, objectives: [loss, parameters]}}")
+    folder, stopped = tune(asked, out=Path("out"), hear=lambda _study, trial: heard.append(trial.number))
     told = results(folder)
     assert stopped is None
     assert heard == list(range(6))
@@ -147,7 +148,8 @@ def test_a_study_ends_with_a_recipe_that_gives_the_same_score(place: Path) -> No
     for title in ("What was found", "Trial by trial", "The Pareto front", "All trials"):
         assert title in page
     assert "http" not in page.replace("http-equiv", "")
-    assert len(list(Path("cache").rglob("*.json"))) <= 4, "the trials share their tokenised data"
+    assert len(list(Path("cache/tokenizers").iterdir())) == 1, "the trials share their tokenizer"
+    assert len(list(Path("cache/examples").glob("*/meta.json"))) == 2, "and their examples: train and valid"
 
 
 @pytest.mark.parametrize("sampler", ["random", "gp", "cmaes", "grid"])
