@@ -45,6 +45,8 @@ class TextGeneration(Task):
         say(f"reading {', '.join(data.train_sources)}")
         source = open_source(data.train_sources, cache=data.cache)
         train, valid = split_source(source, data.valid, seed)
+        for note in (*train.notes, *valid.notes):
+            say(note)
         columns = self.columns(train.peek()[0].fields, data, source.spec)
         tokenizer = make_tokenizer(
             data.tokenizer,
@@ -74,6 +76,9 @@ class TextGeneration(Task):
                 "valid_documents": len(sets[1]),
                 "valid_examples": len(rows[1]),
                 "valid_tokens": int(rows[1].lengths.sum()),
+                "train_fill": float(rows[0].lengths.sum()) / (len(rows[0]) * data.context),
+                "skipped_rows": sum(part.skipped.count for part in sets),
+                "truncated_rows": sum(part.truncated.count for part in sets),
                 "vocab_size": len(tokenizer),
             },
             skipped=skipped,
