@@ -20,6 +20,8 @@ from danlu.models.names import plain_name
 from danlu.models.origin import Origin, as_plain, find_origin, kind_errors, no_bars
 
 NOTES = "danlu.json"
+TASK_KEYS = "task_keys.json"
+"""beside an adapter: the labels of a classifier, which are part of the config of the whole model"""
 _ROOM = "What was there before is unchanged. Make room, or give another folder"
 _AUTO_CLASSES = {
     "CAUSAL_LM": "AutoModelForCausalLM",
@@ -89,21 +91,35 @@ def load_trained(folder: str | Path, *, auto_class: str | None = None, dtype: to
     return Trained(model=model.eval(), tools=tools, notes=notes)
 
 
-def _load(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
+def _load(
+    origin: Origin, auto_class: str | None, dtype: torch.dtype | None, keys: Mapping[str, object] | None = None
+) -> PreTrainedModel:
     auto = auto_class_of(auto_class) if auto_class is not None else _own_class(origin)
-    model: PreTrainedModel = auto.from_pretrained(origin.name, dtype=dtype or torch.float32, **origin.options())
+    given = {**origin.options(), **(keys or {})}
+    model: PreTrainedModel = auto.from_pretrained(origin.name, dtype=dtype or torch.float32, **given)
     return as_plain(model, origin)
 
 
 def _load_adapter(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
     said = json.loads((Path(origin.name) / "adapter_config.json").read_text(encoding="utf-8"))
     base = find_origin(str(said.get("base_model_name_or_path")), where=f"{origin.name}/adapter_config.json")
-    model = _load(base, auto_class or _AUTO_CLASSES.get(said.get("task_type")), dtype)
+    model = _load(base, auto_class or _AUTO_CLASSES.get(said.get("task_type")), dtype, _task_keys(origin))
     from peft import PeftModel
 
     adapted: Any = PeftModel.from_pretrained(model, origin.name)
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
+
+
+def _task_keys(origin: Origin) -> dict[str, object]:
+    """The keys that a task put into the config of the model below an adapter: its base's own config lacks them."""
+    path = Path(origin.name) / TASK_KEYS
+    if not origin.local or not path.is_file():
+        return {}
+    keys: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(names := keys.get("id2label"), dict):
+        keys["id2label"] = {int(at): name for at, name in names.items()}
+    return keys
 
 
 def _own_class(origin: Origin) -> Any:
@@ -163,6 +179,10 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 def _save_adapter(model: Any, aside: Path) -> None:
     state = {plain_name(name): tensor for name, tensor in _tensors(model)}
     model.save_pretrained(str(aside), state_dict=state)
+    config = model.get_base_model().config
+    if getattr(config, "problem_type", None) is not None:
+        keys = {key: getattr(config, key, None) for key in ("problem_type", "id2label", "label2id", "pad_token_id")}
+        (aside / TASK_KEYS).write_text(json.dumps(keys, indent=2) + "\n", encoding="utf-8")
     path = aside / "adapter_config.json"
     said = json.loads(path.read_text(encoding="utf-8"))
     base = Path(str(said.get("base_model_name_or_path", "")))
