@@ -114,12 +114,13 @@ class Stepper:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error) or self.world.size > 1:
                     raise
-            if self._rows_of(batch) == 1:
+            rows = min(self._rows_of(batch), batch.num_rows)
+            if rows == 1:
                 raise OutOfMemoryError(
                     "not even one row of a batch fits in memory",
                     mend="Shorten data.context, choose a smaller model, or switch activation_checkpointing on",
                 )
-            self.micro_cost //= 2
+            self.micro_cost = rows // 2 * max(1, int(batch.tokens_B.max()))
 
     def _accumulate(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
         totals: dict[str, Tensor] = {}
