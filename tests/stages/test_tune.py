@@ -180,6 +180,7 @@ def test_hopeless_trials_are_pruned_in_words(place: Path, pruner: str) -> None:
         assert summary["steps"] < 8
 
 
+@pytest.mark.slow
 def test_a_stopped_and_a_killed_study_go_on_as_if_nothing_had_been(place: Path) -> None:
     from danlu.stages.tune import tune
 
@@ -209,6 +210,7 @@ def test_a_stopped_and_a_killed_study_go_on_as_if_nothing_had_been(place: Path) 
         tune(read(*words, "tune.space={model.design.layers: [1, 2]}"), out=Path("broken"), resume=True)
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_study(place: Path) -> None:
     from danlu.stages.tune import tune
 
