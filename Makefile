@@ -1,7 +1,7 @@
 # Every target does its own set-up: a fresh clone needs Python 3.11+ with pip, and make, nothing else.
 
 PYTHON ?= python3
-EXTRAS ?= test,lint,docs,gguf,classification,optimizers,tune,tensorboard
+EXTRAS ?= test,lint,docs,gguf,classification,translation,vision,detection,search,decision,inspect,optimizers,tune,tensorboard
 VENV := .venv
 BIN := $(VENV)/bin
 COMMA := ,

@@ -1,23 +1,35 @@
 """The cache: what was encoded once is mapped from disk, not encoded again."""
 
+import dataclasses
 import os
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from danlu.core.errors import DataError
-from danlu.data.encoding import Encode, Written, encode_spans
+from danlu.data.config import DataConfig
+from danlu.data.encoding import Encode, Encoded, Written, encode_spans
 from danlu.data.examples import Examples, Listed, Meta, concatenate, open_examples
 from danlu.data.fingerprints import digest_of
 from danlu.data.places import cache_folder, one_builder, telling_disk_troubles, written_aside
 from danlu.data.pool import encode_in_processes
-from danlu.data.rows import BadRow
+from danlu.data.rows import BadRow, Row
 from danlu.data.sources import Source, SourceFile, Span
 
 _VERSION = 1
 _BYTES_PER_PROCESS = 24 * 1024 * 1024  # about what one process encodes in the time that it takes to start
 _UNITS_PER_PROCESS = 4
 _SMALLEST_UNIT_BYTES = 64 * 1024
+
+
+class KeyedEncoder(Protocol):
+    """Makes examples of rows; `key` names all that they depend on, the rows apart."""
+
+    @property
+    def key(self) -> str: ...
+
+    def encode_rows(self, rows: Sequence[Row]) -> list[Encoded]: ...
 
 
 def encode_cached(
@@ -61,6 +73,26 @@ def encode_cached(
         for row in examples.skipped.rows:
             on_skip(row)
     return examples
+
+
+def encode_as_told(
+    source: Source, encoder: KeyedEncoder, data: DataConfig, skipped: list[Mapping[str, object]]
+) -> Examples:
+    """`encode_cached` with the recipe's `data` section; the rows that it skips are added to `skipped`.
+
+    An encoder with a true `whole_documents` gets each document in one piece.
+    """
+    if getattr(encoder, "whole_documents", False):
+        source = dataclasses.replace(source, whole_documents=True)
+    return encode_cached(
+        source,
+        encoder,
+        key=encoder.key,
+        folder=data.cache,
+        workers=data.workers,
+        on_bad=data.on_bad,
+        on_skip=skipped.append,
+    )
 
 
 def _build(source: Source, encode: Encode, place: Path, workers: int | None, on_bad: str) -> Examples:

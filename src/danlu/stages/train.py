@@ -10,7 +10,7 @@ import torch
 
 import danlu
 from danlu.core.errors import DanluError, RequestError
-from danlu.core.journal import Journal, Record, read_journal
+from danlu.core.journal import Journal, Record
 from danlu.data.places import telling_disk_troubles
 from danlu.dist.world import World, start_world, stop_world
 from danlu.dist.wrap import full_weights
@@ -102,21 +102,29 @@ def _train(
 
 
 def _run(plan: Plan, recipe: Recipe, *, resume: bool, interrupts: Interrupts | None) -> Path:
-    """The run itself; however it ends, the journal and the summary say so."""
-    engine = None
+    """The run itself; however it ends, the journal and the summary say so.
+
+    A request that proves wrong before the start leaves nothing behind: no new folder, and an old run as it was.
+    """
+    engine, started = None, False
     try:
-        if plan.world.is_first:
-            write_atomically(plan.folder / "recipe.yaml", resolved_yaml(recipe))
         with telling_disk_troubles(plan.folder, setting="--out"):
             with contextlib.nullcontext(interrupts) if interrupts else Interrupts() as stopper:
                 engine = Engine(plan)
-                _start(engine, resume=resume)
+                resumed_from = _restore(engine) if resume else None
+                started = True
+                _start(engine, recipe, resumed_from)
                 ending = run_loop(engine, stopper)
             _export(engine, recipe)
             engine.close()
-    except BaseException as error:
-        with contextlib.suppress(OSError):
+    except RequestError as error:
+        if started:
             _fail(plan, engine, error)
+        elif plan.world.is_first and not resume:
+            shutil.rmtree(plan.folder, ignore_errors=True)
+        raise
+    except BaseException as error:
+        _fail(plan, engine, error)
         raise
     with telling_disk_troubles(plan.folder, setting="--out"):
         _end(plan, engine, ending)
@@ -125,6 +133,7 @@ def _run(plan: Plan, recipe: Recipe, *, resume: bool, interrupts: Interrupts | N
 
 def _plan(recipe: Recipe, data: Prepared, model: Any, world: World, journal: Journal, folder: Path) -> Plan:
     train = recipe.train
+    precision = pick_precision(train.precision, world.device)
     return Plan(
         name=recipe.name,
         seed=recipe.seed,
@@ -141,21 +150,22 @@ def _plan(recipe: Recipe, data: Prepared, model: Any, world: World, journal: Jou
         evaluate_every=train.evaluate_every,
         checkpoint_every=train.checkpoint_every,
         log_every=train.log_every,
-        precision=pick_precision(train.precision, world.device),
+        precision=precision,
         world=world,
         parallel=recipe.parallel,
         journal=journal,
         folder=folder,
-        gemm_rate=measure_gemm(pick_precision(train.precision, world.device), world.device),
+        gemm_rate=measure_gemm(precision, world.device),
         micro_batch=train.micro_batch,
         samples=train.samples,
     )
 
 
-def _start(engine: Engine, *, resume: bool) -> None:
-    """Restores when asked, and writes the `start` record."""
+def _start(engine: Engine, recipe: Recipe, resumed_from: int | None) -> None:
+    """Writes the resolved recipe, the `start` record, and what goes with a new run."""
     plan = engine.plan
-    resumed_from = _restore(engine) if resume else None
+    if plan.world.is_first:
+        write_atomically(plan.folder / "recipe.yaml", resolved_yaml(recipe))
     engine.journal.write(
         "start",
         engine.clock.step,
@@ -174,9 +184,9 @@ def _start(engine: Engine, *, resume: bool) -> None:
         budget=plan.budget,
         **plan.data.facts,
     )
-    for row in plan.data.skipped[: 0 if resume else None]:
-        engine.journal.write("note", 0, text="a row of the data was skipped", **row)
-    if not resume:
+    if resumed_from is None:
+        for row in plan.data.skipped:
+            engine.journal.write("note", 0, text="a row of the data was skipped", **row)
         _write_samples(engine)
 
 
@@ -221,18 +231,12 @@ def _write_samples(engine: Engine) -> None:
 
 
 def _fail(plan: Plan, engine: Engine | None, error: BaseException) -> None:
-    """Says why in the journal and the summary; a request that proved wrong before the start leaves nothing behind."""
-    if isinstance(error, RequestError) and plan.world.is_first and not _has_started(plan):
-        shutil.rmtree(plan.folder, ignore_errors=True)
-        return
+    """Says why in the journal and the summary, as far as the disk lets it."""
     reason = str(error) if isinstance(error, DanluError) else f"{type(error).__name__}: {error}"
     if isinstance(error, KeyboardInterrupt):
         reason = "interrupted before it could stop in order"
-    _end(plan, engine, Ending(status="failed", reason=reason))
-
-
-def _has_started(plan: Plan) -> bool:
-    return any(record["kind"] == "start" for record in read_journal(plan.folder / "journal.jsonl"))
+    with contextlib.suppress(OSError):
+        _end(plan, engine, Ending(status="failed", reason=reason))
 
 
 def _end(plan: Plan, engine: Engine | None, ending: Ending) -> None:

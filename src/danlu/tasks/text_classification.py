@@ -15,7 +15,7 @@ from danlu.core.config import Config, read_options
 from danlu.core.errors import RequestError, nearest
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
-from danlu.data.cache import encode_cached
+from danlu.data.cache import encode_as_told
 from danlu.data.columns import Columns
 from danlu.data.config import DataConfig
 from danlu.data.examples import Examples, ExampleSet
@@ -128,7 +128,7 @@ class TextClassification(Task):
         encoder = LabelledEncoder(tokenizer, columns, reader, context=data.context, long=data.long)
         say(f"tokenising {train.num_bytes / 1e6:.1f} MB")
         skipped: list[Mapping[str, object]] = []
-        parts = [_encode(part, encoder, data, skipped) for part in (train, valid)]
+        parts = [encode_as_told(part, encoder, data, skipped) for part in (train, valid)]
         return Prepared(
             train=Balanced(parts[0]) if self.class_weights == "balanced" else parts[0],
             valid=parts[1],
@@ -151,7 +151,7 @@ class TextClassification(Task):
         columns = self.columns(opened.peek()[0].fields, data, opened.spec)
         reader = LabelReader(column=columns["label"], target=self.target, names=self.labels, separator=self.separator)
         encoder = LabelledEncoder(tools, columns, reader, context=data.context, long=data.long)
-        return _encode(opened, encoder, data, [])
+        return encode_as_told(opened, encoder, data, [])
 
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
         """`labels` holds `classes` (B,) int64, `marks` (B, C) of 0 and 1, or `numbers` (B,), as the target is."""
@@ -260,20 +260,6 @@ class ClassOptions(Config):
     """tokens of a row at most"""
     long: Literal["auto", "truncate", "refuse", "split"] = "auto"
     """a longer text: cut it, or refuse the row"""
-
-
-def _encode(
-    source: Source, encoder: LabelledEncoder, data: DataConfig, skipped: list[Mapping[str, object]]
-) -> Examples:
-    return encode_cached(
-        source,
-        encoder,
-        key=encoder.key,
-        folder=data.cache,
-        workers=data.workers,
-        on_bad=data.on_bad,
-        on_skip=skipped.append,
-    )
 
 
 def _model_options(found: LabelSet, tokenizer: Any) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """Text generation: a causal language model, on plain text, prompt and response, or chat messages."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
@@ -13,11 +12,11 @@ from danlu.core.batch import IGNORED, Batch
 from danlu.core.config import read_options
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
-from danlu.data.cache import encode_cached
+from danlu.data.cache import encode_as_told
 from danlu.data.config import DataConfig
 from danlu.data.examples import Examples, ExampleSet
 from danlu.data.packing import cut, pack
-from danlu.data.sources import Source, open_source
+from danlu.data.sources import open_source
 from danlu.data.split import split_source
 from danlu.data.text import TextEncoder, texts_of
 from danlu.data.tokenizers import make_tokenizer
@@ -59,7 +58,7 @@ class TextGeneration(Task):
         encoder = TextEncoder(tokenizer, columns, context=data.context, long=data.long, template=data.template)
         say(f"tokenising {train.num_bytes / 1e6:.1f} MB")
         skipped: list[Mapping[str, object]] = []
-        sets = [_encode(part, encoder, data, skipped) for part in (train, valid)]
+        sets = [encode_as_told(part, encoder, data, skipped) for part in (train, valid)]
         rows = [_rows(part, data, seed) for part in sets]
         return Prepared(
             train=rows[0],
@@ -90,7 +89,7 @@ class TextGeneration(Task):
         opened = open_source(source, cache=data.cache)
         columns = self.columns(opened.peek()[0].fields, data, opened.spec)
         encoder = TextEncoder(tools, columns, context=data.context, long=data.long, template=data.template)
-        return _rows(_encode(opened, encoder, data, []), data, 0)
+        return _rows(encode_as_told(opened, encoder, data, []), data, 0)
 
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
         """`labels["tokens"]` (B, T) holds at t the token that follows t, or -100 where no loss is taken.
@@ -130,20 +129,6 @@ class TextGeneration(Task):
     ) -> Iterator[dict[str, object]]:
         """Completes each row's prompt: `prediction`, `finish`, and `logprob` when asked for."""
         return predict_texts(model, tools, rows, read_options(TextOptions, options))
-
-
-def _encode(source: Source, encoder: TextEncoder, data: DataConfig, skipped: list[Mapping[str, object]]) -> Examples:
-    if encoder.whole_documents:
-        source = dataclasses.replace(source, whole_documents=True)
-    return encode_cached(
-        source,
-        encoder,
-        key=encoder.key,
-        folder=data.cache,
-        workers=data.workers,
-        on_bad=data.on_bad,
-        on_skip=skipped.append,
-    )
 
 
 def _rows(examples: Examples, data: DataConfig, seed: int) -> ExampleSet:
