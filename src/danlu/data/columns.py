@@ -7,7 +7,7 @@ from typing import Literal
 
 from danlu.core.errors import DataError, RequestError, nearest
 
-Kind = Literal["text", "prompt", "messages"]
+Kind = Literal["text", "prompt", "messages", "image"]
 
 ROLES: dict[str, tuple[str, ...]] = {"messages": ("messages",), "prompt": ("prompt", "response"), "text": ("text",)}
 """The roles that a kind of row must have."""

@@ -20,7 +20,10 @@ Encoded = list[Example] | BadField
 
 @runtime_checkable
 class RowsEncoder(Protocol):
-    """Encodes many rows at once, in any thread; each row gives examples or a BadField."""
+    """Encodes many rows at once, in any thread; each row gives examples or a BadField.
+
+    An encoder whose examples are much larger than its rows (pictures) says by `rows_at_once` how many it wants.
+    """
 
     def encode_rows(self, rows: Sequence[Row]) -> list[Encoded]: ...
 
@@ -56,7 +59,8 @@ def encode_spans(source: Source, spans: Sequence[Span], encode: Encode, folder: 
             raise bad.error()
         skipped.add(bad.listed())
 
-    for row, encoded in _encoded(_readable(source, spans), _encoder_of(encode), handle_bad):
+    rows_at_once = getattr(encode, "rows_at_once", BATCH_ROWS)
+    for row, encoded in _encoded(_readable(source, spans), _encoder_of(encode), handle_bad, rows_at_once):
         if isinstance(encoded, BadField):
             handle_bad(encoded.in_row(row))
             continue
@@ -111,12 +115,13 @@ def _encoded(
     found: Iterable[Row | BadRow],
     encode: Callable[[Sequence[Row]], list[Encoded]],
     handle_bad: Callable[[BadRow], None],
+    rows_at_once: int,
 ) -> Iterator[tuple[Row, Encoded]]:
     """Rows with what they gave, in order; bad rows go to `handle_bad` in their turn."""
     with ThreadPoolExecutor(_IN_FLIGHT, thread_name_prefix="danlu-encode") as pool:
         flying: deque[tuple[list[Row | BadRow], Future[list[Encoded]]]] = deque()
         try:
-            for batch in _batches(found):
+            for batch in _batches(found, rows_at_once):
                 flying.append((batch, pool.submit(encode, [row for row in batch if isinstance(row, Row)])))
                 if len(flying) >= _IN_FLIGHT:
                     yield from _in_turn(*flying.popleft(), handle_bad)
@@ -138,14 +143,14 @@ def _in_turn(
             yield row, next(results)
 
 
-def _batches(found: Iterable[Row | BadRow]) -> Iterator[list[Row | BadRow]]:
+def _batches(found: Iterable[Row | BadRow], rows_at_once: int) -> Iterator[list[Row | BadRow]]:
     batch: list[Row | BadRow] = []
     weight = 0
     for row in found:
         batch.append(row)
         if isinstance(row, Row):
             weight += _weight(row.fields)
-        if weight >= BATCH_CHARACTERS or len(batch) >= BATCH_ROWS:
+        if weight >= BATCH_CHARACTERS or len(batch) >= rows_at_once:
             yield batch
             batch, weight = [], 0
     if batch:

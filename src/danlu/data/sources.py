@@ -242,7 +242,7 @@ def _in_folder(folder: Path, spec: str) -> list[SourceFile]:
         problem = (
             f"the folder holds no file of a known format, only {', '.join(endings[:5])}" if endings else "is empty"
         )
-        raise DataError(problem, where=spec, mend="Give a folder with .txt, .jsonl, .csv or .parquet files")
+        raise DataError(problem, where=spec, mend="Give a folder with images or .txt, .jsonl, .csv or .parquet files")
     return [_file(path, str(Path(spec) / (key := path.relative_to(folder).as_posix())), key) for path in readable]
 
 
@@ -252,10 +252,16 @@ _COMPANIONS = {"readme", "license", "licence", "changelog", "citation", "dataset
 def _alike(found: list[Path], spec: str) -> list[Path]:
     """The files without the notes that lie beside tables; documents and tables together are refused.
 
+    Pictures count where they outnumber the texts and no table is there: a table beside pictures names them.
+
     Raises:
         DataError: what such a mixture means cannot be guessed.
     """
-    tables = [path for path in found if not format_named(str(_format_of(path))).documents]
+    pictures = {path for path in found if format_named(str(_format_of(path))).pictures}
+    tables = [path for path in found if path not in pictures and not format_named(str(_format_of(path))).documents]
+    if pictures and not tables and 2 * len(pictures) > len(found):
+        return [path for path in found if path in pictures]
+    found = [path for path in found if path not in pictures]
     if not tables:
         return found
     named = [path for path in found if path.name.split(".")[0].lower() not in _COMPANIONS]

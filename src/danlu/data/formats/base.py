@@ -19,11 +19,12 @@ class Format(ABC):
     """The parent of all formats. `suffixes` are the file endings, the compressed ones (.gz, .zst) come for free.
 
     `documents` is True when a file is a text of its own rather than a table of rows: a split into train and valid
-    then never cuts through a file if it can be helped. `known` is the order in which formats are asked.
+    then never cuts through a file if it can be helped. `pictures` is True when a file is one picture.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
     documents: ClassVar[bool] = False
+    pictures: ClassVar[bool] = False
 
     @abstractmethod
     def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
