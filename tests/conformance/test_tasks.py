@@ -1,5 +1,6 @@
 """Every task that is found by its path keeps the promises of a task. Its cases are in `tests/conformance/cases/`."""
 
+import dataclasses
 import importlib
 import json
 import math
@@ -11,11 +12,14 @@ import torch
 from danlu.core import discover
 from danlu.core.batch import Batch
 from danlu.core.clock import Budget, Clock
-from danlu.core.dials import Dials
+from danlu.core.dials import Dials, constant
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
+from danlu.dist.world import World
 from danlu.models.forward import Forward
 from danlu.tasks.base import Task
+from danlu.train.contrast import pulls
+from danlu.train.stepper import LossModule, Stepper
 
 from .cases.case import Case
 
@@ -56,12 +60,12 @@ def _batch(case: Case, places: list[int]) -> Batch:
 
 @torch.no_grad()
 def _loss(case: Case, batch: Batch) -> float:
-    return float(case.task.loss(Forward(case.model)(batch.inputs), batch, _context(case)))
+    return float(case.task.loss(_outputs(case, batch), batch, _context(case)))
 
 
 @torch.no_grad()
 def _outputs(case: Case, batch: Batch) -> Outputs:
-    return Forward(case.model)(batch.inputs)
+    return case.task.forward(Forward(case.model), batch)
 
 
 def _all(case: Case) -> list[int]:
@@ -114,10 +118,36 @@ def test_padding_and_micro_batches_do_not_change_the_loss(case: Case) -> None:
     whole = _loss(case, batch)
     assert whole > 0
     assert math.isfinite(whole)
-    assert sum(_loss(case, micro) for micro in batch.split(3)) == pytest.approx(whole, rel=1e-4)
     alone = [_batch(case, [at]) for at in places]  # without any padding
-    assert sum(_loss(case, row) for row in alone) == pytest.approx(whole, rel=1e-4)
     assert sum(row.num_targets for row in alone) == batch.num_targets
+    for parts in (batch.split(3), alone):
+        if case.task.contrasted:  # rows have a loss only together
+            outputs = [_outputs(case, part) for part in parts]
+            pulled = pulls(case.task, parts, outputs, _context(case), World())
+            found = sum(float(pull.term(part)) for pull, part in zip(pulled, outputs, strict=True))
+        else:
+            found = sum(_loss(case, part) for part in parts)
+        assert found == pytest.approx(whole, rel=1e-4)
+
+
+def test_micro_batches_do_not_change_the_gradients(case: Case) -> None:
+    batch = _batch(case, _all(case)[:8])
+    parameters = [parameter for parameter in case.model.parameters() if parameter.requires_grad]
+    ctx = dataclasses.replace(_context(case), dials=Dials([constant("learning_rate", 0.0)]))
+    found = []
+    for rows in (8, 3):
+        optimizer = torch.optim.SGD(parameters, lr=0.0)
+        module = LossModule(Forward(case.model), case.task)
+        stepper = Stepper(module, optimizer, (), world=World(), precision="fp32", seed=0)
+        stepper.micro_cost = rows * int(batch.tokens_B.max())
+        loss = float(stepper.step(batch, ctx).terms["loss"])
+        found.append((loss, [parameter.grad.clone() for parameter in parameters if parameter.grad is not None]))
+        optimizer.zero_grad()
+    (whole, one), (cut, two) = found
+    assert cut == pytest.approx(whole, rel=1e-4)
+    largest = max(float(gradient.abs().max()) for gradient in one)
+    assert largest > 0
+    assert max(float((a - b).abs().max()) for a, b in zip(one, two, strict=True)) < 5e-4 * largest
 
 
 def test_rows_of_no_weight_count_nothing(case: Case) -> None:

@@ -41,11 +41,13 @@ def save_model(
     tools: Any = None,
     merge: bool = True,
     notes: Mapping[str, object] | None = None,
+    files: Mapping[str, str] | None = None,
 ) -> None:
     """Writes `folder` in Hugging Face's layout, whole or not at all: aside first, then exchanged by renaming.
 
     `model` may be wrapped (by Forward, DDP, peft, compiled or checkpointed layers): none of that shows in the names.
-    `tools` is the tokenizer or processor; `notes` become danlu.json. With `merge` an adapter is folded into the
+    `tools` is the tokenizer or processor; `notes` become danlu.json, `files` (path → text)
+    are written as they are. With `merge` an adapter is folded into the
     weights (in fp32, the model in memory stays as it is); without, the adapter alone is written.
 
     Raises:
@@ -63,6 +65,9 @@ def save_model(
         if notes is not None:
             text = json.dumps(dict(notes), indent=2, ensure_ascii=False, default=str)
             (aside / NOTES).write_text(text + "\n", encoding="utf-8")
+        for name, content in (files or {}).items():
+            (aside / name).parent.mkdir(exist_ok=True)
+            (aside / name).write_text(content, encoding="utf-8")
 
 
 class Trained(NamedTuple):

@@ -26,7 +26,7 @@ from danlu.recipe.resolved import resolved_tree, resolved_yaml
 from danlu.stages.report import write_report
 from danlu.stages.run_folder import new_run_folder, run_to_resume, write_atomically, write_summary
 from danlu.stages.summary import summarise
-from danlu.tasks.base import Prepared
+from danlu.tasks.base import Prepared, Task
 from danlu.train.engine import Engine
 from danlu.train.interrupts import Interrupts
 from danlu.train.loop import Ending
@@ -91,13 +91,14 @@ def _train(
         seed=recipe.seed,
         frozen_dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
     )
+    task = recipe.task.for_model(model)
     folder = resumed or Path(world.broadcast_object(new_run_folder(recipe.name, out) if world.is_first else None))
     journal = Journal(folder / "journal.jsonl" if world.is_first else None)
     boards = following(boards_asked, folder=folder, name=recipe.name, recipe=resolved_tree(recipe))
     with contextlib.closing(journal), boards as followers:
         for listener in (*listeners, *followers):
             journal.subscribe(listener)
-        plan = _plan(recipe, data, model, world, journal, folder)
+        plan = _plan(recipe, task, data, model, world, journal, folder)
         return _run(plan, recipe, resume=resumed is not None, interrupts=interrupts)
 
 
@@ -131,13 +132,13 @@ def _run(plan: Plan, recipe: Recipe, *, resume: bool, interrupts: Interrupts | N
     return plan.folder
 
 
-def _plan(recipe: Recipe, data: Prepared, model: Any, world: World, journal: Journal, folder: Path) -> Plan:
+def _plan(recipe: Recipe, task: Task, data: Prepared, model: Any, world: World, journal: Journal, folder: Path) -> Plan:
     train = recipe.train
     precision = pick_precision(train.precision, world.device)
     return Plan(
         name=recipe.name,
         seed=recipe.seed,
-        task=recipe.task.for_model(model),
+        task=task,
         data=data,
         model=model,
         make_optimizer=lambda module: build_optimizer(train.optimizer, module),
@@ -216,6 +217,7 @@ def _export(engine: Engine, recipe: Recipe) -> None:
                 tools=engine.plan.data.tools,
                 merge=bool(adapter and adapter.merge),
                 notes={"danlu": danlu.__version__, **recipe.task.notes(data)},
+                files=recipe.task.files(engine.model, data),
             )
         engine.world.barrier()
 

@@ -18,6 +18,7 @@ from danlu.data.examples import ExampleSet
 
 Example = Mapping[str, np.ndarray]
 Collate = Callable[[Sequence[Example], Tensor], Batch]
+Call = Callable[[Mapping[str, Any]], Outputs]
 Tools = Any  # a tokenizer or an image processor of transformers, whichever the task's models use
 
 
@@ -74,6 +75,9 @@ class Task(Config):
     auto_class: ClassVar[str]
     taught: ClassVar[tuple[str, ...]] = ("format", "columns", "template")
     """what `predict` must know of how the training data were read: keys of DataConfig"""
+    contrasted: ClassVar[tuple[str, ...]] = ()
+    """what of `Outputs.extra`, (B, ...) each, the loss compares across rows; it then gets those of the whole step at
+    once, so that micro-batches and processes change nothing. Empty where each row's loss is its own"""
 
     @classmethod
     def kind(cls) -> str:
@@ -114,6 +118,10 @@ class Task(Config):
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
         """Makes a batch of examples; fields must be as `Forward` and `loss` expect them."""
 
+    def forward(self, call: Call, batch: Batch) -> Outputs:
+        """What the model makes of a batch; `call` runs it on what its forward takes by name."""
+        return call(batch.inputs)
+
     @abc.abstractmethod
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
         """The sum of the loss over the batch's valid targets, each row multiplied by `weights_B` when given."""
@@ -136,6 +144,10 @@ class Task(Config):
             RequestError: `options` holds something that this task does not know.
             BadField: the row drawn last cannot be used.
         """
+
+    def files(self, model: nn.Module, data: DataConfig) -> Mapping[str, str]:
+        """Path → text of what other programs read beside the trained model."""
+        return {}
 
     def notes(self, data: DataConfig) -> dict[str, object]:
         """What `danlu.json` beside a trained model must say so that evaluate and predict need no recipe."""

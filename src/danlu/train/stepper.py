@@ -14,9 +14,10 @@ from danlu.core.errors import OutOfMemoryError
 from danlu.core.seeds import seed_of
 from danlu.core.technique import StepContext, Technique, TechniqueState
 from danlu.dist.world import World
-from danlu.dist.wrap import gradient_scale, synchronised
+from danlu.dist.wrap import gradient_scale, synchronised, unwrap
 from danlu.models.forward import Forward
-from danlu.tasks.base import Evaluator, Task
+from danlu.tasks.base import Task
+from danlu.train.contrast import Gathered, Pull, Taker, pulls
 from danlu.train.microbatch import is_out_of_memory
 from danlu.train.plan import Precision
 
@@ -33,14 +34,21 @@ class LossModule(nn.Module):
         self.active: Active = ()
 
     def forward(
-        self, batch: Batch, ctx: StepContext, evaluator: Evaluator | None = None
+        self,
+        batch: Batch,
+        ctx: StepContext,
+        evaluator: Taker | None = None,
+        pull: Pull | None = None,
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The summed loss to go backward from, and its terms by name. An evaluator takes in the outputs instead."""
-        outputs = self.net(batch.inputs)
+        """The summed loss to go backward from, and its terms by name. An evaluator takes in the outputs instead.
+
+        `pull` stands for the loss of a task that compares rows, in one of several micro-batches.
+        """
+        outputs = self.task.forward(self.net, batch)
         if evaluator is not None:
             evaluator.update(outputs, batch)
             return torch.zeros(()), {}
-        total = self.task.loss(outputs, batch, ctx)
+        total = self.task.loss(outputs, batch, ctx) if pull is None else pull.term(outputs)
         terms = {"loss": total.detach()}
         for technique, state in self.active:
             for name, term in technique.loss_terms(outputs, batch, ctx, state).items():
@@ -126,15 +134,31 @@ class Stepper:
         totals: dict[str, Tensor] = {}
         micros = self._micro_batches(batch)
         scale = gradient_scale(self.world) / max(ctx.num_targets, 1)
-        for index, micro in enumerate(micros):
-            torch.manual_seed(seed_of(self.seed, "step", ctx.clock.step, self.world.rank, index))
+        for index, (micro, pull) in enumerate(zip(micros, self._pulls(micros, ctx), strict=True)):
             with synchronised(self.module, index == len(micros) - 1):
-                with autocast(self.world.device, self.precision):
-                    loss, terms = self.module(micro, ctx)
+                loss, terms = self._run(index, micro, ctx, pull=pull)
                 self.scaler.scale(loss * scale).backward()
             for name, term in terms.items():
                 totals[name] = totals.get(name, 0.0) + term.float()
         return {name: self.world.sum_across(total) / max(ctx.num_targets, 1) for name, total in sorted(totals.items())}
+
+    def _pulls(self, micros: Sequence[Batch], ctx: StepContext) -> Sequence[Pull | None]:
+        """Where the task compares rows and they do not all come in one piece: what stands for its loss in each."""
+        task: Task = unwrap(self.module).task  # type: ignore[assignment]
+        if not task.contrasted or (len(micros) == 1 and self.world.size == 1):
+            return [None] * len(micros)
+        gathered = Gathered()
+        with torch.no_grad():
+            for index, micro in enumerate(micros):
+                self._run(index, micro, ctx, evaluator=gathered)
+        return pulls(task, micros, gathered.outputs, ctx, self.world)
+
+    def _run(self, index: int, micro: Batch, ctx: StepContext, **how: object) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Seeded by its place, so that to run it twice gives the same."""
+        torch.manual_seed(seed_of(self.seed, "step", ctx.clock.step, self.world.rank, index))
+        with autocast(self.world.device, self.precision):
+            result: tuple[Tensor, Mapping[str, Tensor]] = self.module(micro, ctx, **how)
+        return result
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """Equal in number on every process, since each forward of a sharded model is a meeting of all of them."""
