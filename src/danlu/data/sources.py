@@ -193,7 +193,7 @@ def formats_by_suffix() -> dict[str, str]:
 
 def _find(spec: str, cache: Path) -> list[SourceFile]:
     if spec.startswith("builtin:"):
-        return _builtin(spec)
+        return _builtin(spec, cache)
     path = Path(spec).expanduser()
     if spec.startswith("hub:"):
         return _hub(spec, cache)
@@ -316,14 +316,34 @@ def python_stdlib() -> Iterable[tuple[Path, str]]:
     return sorted(found, key=lambda pair: pair[1])
 
 
-BUILTINS: dict[str, Callable[[], Iterable[tuple[Path, str]]]] = {"python-stdlib": python_stdlib}
+TEST_SHARE = 0.25
 
 
-def _builtin(spec: str) -> list[SourceFile]:
+def _of_side(test: bool) -> Iterable[tuple[Path, str]]:
+    """Whole packages and modules of the standard library, a quarter of them for the test by a hash of their names."""
+    for path, key in python_stdlib():
+        top = key.partition("/")[0].removesuffix(".py")
+        if (int(digest_of("python-docstrings", top)[:8], 16) / 2**32 < TEST_SHARE) == test:
+            yield path, key
+
+
+BUILTINS: dict[str, Callable[[Path], Iterable[tuple[Path, str]]]] = {
+    "python-stdlib": lambda _cache: python_stdlib(),
+    "python-docstrings": lambda _cache: _of_side(False),
+    "python-docstrings-test": lambda _cache: _of_side(True),
+}
+"""Name → files and their places; what has to be made is kept in the cache"""
+_READ_AS = {"python-docstrings": "docstrings", "python-docstrings-test": "docstrings"}
+"""the format of those that are read otherwise than by their ending"""
+
+
+def _builtin(spec: str, cache: Path) -> list[SourceFile]:
     name = spec.partition(":")[2]
     if name not in BUILTINS:
         raise DataError(f"there is no builtin source {name!r}", where=spec, mend=nearest(name, BUILTINS))
-    found = [_file(path, f"{name}/{key}", key) for path, key in BUILTINS[name]()]
+    found = [_file(path, f"{name}/{key}", key) for path, key in BUILTINS[name](cache)]
+    if name in _READ_AS:
+        found = [dataclasses.replace(file, format=_READ_AS[name]) for file in found]
     if not found:
         raise DataError(
             "this Python comes without the source of its standard library", where=spec, mend="Give a file or folder"
