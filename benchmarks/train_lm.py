@@ -2,7 +2,7 @@
 
 Sides: transformers' Trainer as it comes; Trainer at its best on this CPU (bf16 where the processor multiplies it, else
 fp32 with "medium" products; fused AdamW, which is its default; with torch.compile and without); the better of these
-two with danlu's allocator settings; and danlu through `danlu.train`, with nothing about speed in its recipe. All take
+two with danlu's allocator setting; and danlu through `danlu.train`, with nothing about speed in its recipe. All take
 turns in one run (see _common.py); where other work disturbs them, BENCHMARK_THREADS=1 and the ratio by processor time
 say most (with more threads that counts their waiting too). At the end: the loss after 200 steps with kernels and
 precision `auto`, against fp32 without any kernel.
@@ -40,10 +40,9 @@ SIDES = {
     "trainer": "Trainer, defaults",
     "tuned": "Trainer, best precision",
     "compiled": "Trainer, best precision, compiled",
-    "tuned+malloc": "the same, danlu's allocator settings",
-    "compiled+malloc": "compiled, danlu's allocator settings",
+    "tuned+malloc": "the same, danlu's allocator setting",
+    "compiled+malloc": "compiled, danlu's allocator setting",
     "danlu": "danlu",
-    "danlu+malloc": "danlu, with its allocator settings",
 }
 PARITY_STEPS, PARITY_LAST = 200, 20
 
@@ -78,15 +77,17 @@ def _danlu(folder: str, shape: str, block: int) -> None:
         danlu.train(read_tree(tree), out=Path(out) / "run", listeners=[listen])
 
 
-def _trainer(folder: str, shape: str, block: int, best: bool, compiled: bool) -> None:
+def _trainer(folder: str, shape: str, block: int, best: bool, compiled: bool, keep: bool) -> None:
     import numpy as np
     import torch
     from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-    from danlu.models.kernels import fast_bf16
+    from danlu.models.kernels import fast_bf16, keep_freed_memory
 
     chosen = SHAPES[shape]
     rows, turns = np.load(Path(folder) / "rows.npy"), common.Turns()
+    if keep:
+        keep_freed_memory()
     if best:
         torch.set_float32_matmul_precision("medium")
     model = AutoModelForCausalLM.from_pretrained(Path(folder) / "model", dtype=torch.float32)
@@ -138,13 +139,11 @@ def _parity(folder: str, precision: str, steps: int) -> None:
 
 
 def _start(side: str, folder: str, shape: str, block: int) -> common.Child:
-    from danlu.models.kernels import environment
-
-    mine = environment() if side.endswith("+malloc") else {}
     request: dict[str, Any] = {"work": "danlu", "folder": folder, "shape": shape, "block": block}
     if not side.startswith("danlu"):
         request |= {"work": "trainer", "best": side != "trainer", "compiled": side.startswith("compiled")}
-    return common.Child(__file__, request, mine)
+        request["keep"] = side.endswith("+malloc")
+    return common.Child(__file__, request)
 
 
 def compare(shape: str, sides: list[str], turns: int, block: int) -> None:
@@ -223,7 +222,7 @@ def main() -> None:
     given = parser.parse_args()
     quick = given.quick
     sides = given.sides or [
-        side for side in SIDES if side != "danlu+malloc" and not (quick and side.startswith("compiled"))
+        side for side in SIDES if not (quick and side.startswith("compiled"))
     ]
     for shape in given.shape if given.shape is not None else ["17M"] if quick else list(SHAPES):
         compare(shape, sides, given.turns or (2 if quick else 5), given.block or (3 if quick else 5))

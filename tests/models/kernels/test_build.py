@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 import threading
@@ -70,8 +71,26 @@ def test_status_explains_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.status().reason == "turned off by DANLU_KERNELS=0"
 
 
-def test_environment_holds_text_for_the_shell() -> None:
-    assert all(isinstance(value, str) and value for value in kernels.environment().values())
+FAULTS = """
+import resource, sys, torch
+from danlu.models.kernels import keep_freed_memory
+if "keep" in sys.argv:
+    keep_freed_memory()
+for _ in range(3):
+    several = [torch.ones(2**22) for _ in range(6)]
+    del several
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+several = [torch.ones(2**22) for _ in range(6)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="for glibc's allocator")
+def test_kept_memory_is_not_asked_for_again() -> None:
+    def faults(*words: str) -> int:
+        return int(subprocess.check_output([sys.executable, "-c", FAULTS, *words]))
+
+    assert faults("keep") * 10 < faults()
 
 
 def test_scratch_is_kept_within_a_thread_and_not_shared_between_threads() -> None:
