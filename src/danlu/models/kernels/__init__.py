@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from danlu.models.kernels import layers, rotary
+from danlu.models.kernels import layers, lora, rotary
 from danlu.models.kernels.build import KernelStatus, enabled, fast_bf16, status
 from danlu.models.kernels.head import linear_cross_entropy
 from danlu.models.kernels.scratch import keep_freed_memory, release
@@ -33,17 +33,18 @@ FP32_ERROR = 5e-6
 def accelerate(model: "PreTrainedModel", *, device: torch.device | str, precision: Precision) -> "PreTrainedModel":
     """Switches a model to the kernels that pay on this device, in place, and returns it.
 
-    On a CPU: fused norms, gates and rotary embedding; attention by blocks (for models that use torch's sdpa; one set to
-    "eager" asked to see its weights); an allocator that keeps what is freed; and for fp32 the faster of torch's two
-    matrix products. Elsewhere nothing. State dict, outputs and configuration files stay as they are: `from_pretrained`
-    without danlu gives the same model. Call it before adapters are put in or after, but before torch.compile. The first
-    call may build the kernels (2 s).
+    On a CPU: fused norms, gates, rotary embedding and LoRA; attention by blocks (for models that use torch's sdpa; one
+    set to "eager" asked to see its weights); an allocator that keeps what is freed; and for fp32 the faster of torch's
+    two matrix products. Elsewhere nothing. State dict, outputs and configuration files stay as they are:
+    `from_pretrained` without danlu gives the same model. Call it before adapters are put in or after (LoRA's own part
+    needs after), but before torch.compile. The first call may build the kernels (2 s).
     """
     if not enabled() or torch.device(device).type != "cpu":
         return model
     keep_freed_memory()
     if precision == "fp32":
         _choose_products()
+    lora.fuse(model)
     if not status().available:
         return model
     layers.fuse(model)
@@ -70,4 +71,3 @@ def _choose_products() -> None:
     torch.set_float32_matmul_precision("medium")
     if float(((left @ right).double() - exact).norm() / exact.norm()) > FP32_ERROR:
         torch.set_float32_matmul_precision(before)
-
