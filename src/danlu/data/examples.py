@@ -129,6 +129,10 @@ class Examples:
     def num_tokens(self) -> int:
         return int(self.lengths.sum())
 
+    def num_values(self, name: str) -> int:
+        """How many values a field has, over all examples."""
+        return len(self._values[name])
+
     def __len__(self) -> int:
         return self.meta.num_examples
 

@@ -82,7 +82,13 @@ class LabelSet:
 
 
 def scan_labels(
-    source: Source, column: str, *, target: str, separator: str | None = None, cache: str | None = None
+    source: Source,
+    column: str,
+    *,
+    target: str,
+    separator: str | None = None,
+    cache: str | None = None,
+    least: int = 2,
 ) -> LabelSet:
     """Reads the label column once and remembers what it found, by the source's content.
 
@@ -90,13 +96,13 @@ def scan_labels(
     whole for numbers, and anything else for one label a row. Rows that cannot be used are passed over.
 
     Raises:
-        DataError: there is no label, or about as many different ones as rows.
+        DataError: there are fewer labels than `least`, or about as many different ones as rows.
     """
     root = cache_folder(cache)
     path = root / "labels" / f"{digest_of('labels', _VERSION, source.fingerprint, column, target, separator)}.json"
     found = _remembered(path)
     if found is None:
-        found = _scan(source, column, target, separator)
+        found = _scan(source, column, target, separator, least)
         with telling_disk_troubles(root):
             write_text_whole(path, json.dumps(dataclasses.asdict(found)))
     return found
@@ -110,7 +116,7 @@ def _remembered(path: Path) -> LabelSet | None:
         return None
 
 
-def _scan(source: Source, column: str, target: str, separator: str | None) -> LabelSet:
+def _scan(source: Source, column: str, target: str, separator: str | None, least: int) -> LabelSet:
     names: Counter[str] = Counter()
     num_rows, lists, all_numbers, parts = 0, False, True, False
     for file in source.files:
@@ -127,7 +133,7 @@ def _scan(source: Source, column: str, target: str, separator: str | None) -> La
         target = "labels" if lists or separator else "number" if parts and all_numbers else "label"
     if target == "number":
         return LabelSet(target="number")
-    _check_names(names, num_rows, column, source.spec)
+    _check_names(names, num_rows, column, source.spec, least)
     ordered = sorted(names, key=_order)
     return LabelSet(
         target="labels" if target == "labels" else "label",
@@ -136,10 +142,11 @@ def _scan(source: Source, column: str, target: str, separator: str | None) -> La
     )
 
 
-def _check_names(names: Mapping[str, int], num_rows: int, column: str, where: str) -> None:
-    if len(names) < 2:
+def _check_names(names: Mapping[str, int], num_rows: int, column: str, where: str, least: int) -> None:
+    if len(names) < least:
+        needed = "; to tell apart takes two" if least == 2 else ""
         raise DataError(
-            f"column {column!r} holds {len(names)} label{'' if len(names) == 1 else 's'}; to tell apart takes two",
+            f"column {column!r} holds {len(names)} label{'' if len(names) == 1 else 's'}{needed}",
             where=where,
             mend="Name the right column in data.columns: {label: ...}, or add rows of other labels",
         )

@@ -7,9 +7,11 @@ import os
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from danlu.core.discover import find, paths
 from danlu.core.errors import DataError, nearest
+from danlu.data.digits import digits_detection
 from danlu.data.fingerprints import content_digests, digest_of
 from danlu.data.formats.base import COMPRESSIONS, Format
 from danlu.data.hashing import mix
@@ -327,10 +329,17 @@ def _of_side(test: bool) -> Iterable[tuple[Path, str]]:
             yield path, key
 
 
+def _digits(part: Literal["train", "test"], cache: Path) -> Iterable[tuple[Path, str]]:
+    path = digits_detection(part, cache)
+    return [(path, path.name)]
+
+
 BUILTINS: dict[str, Callable[[Path], Iterable[tuple[Path, str]]]] = {
     "python-stdlib": lambda _cache: python_stdlib(),
     "python-docstrings": lambda _cache: _of_side(False),
     "python-docstrings-test": lambda _cache: _of_side(True),
+    "digits-detection": functools.partial(_digits, "train"),
+    "digits-detection-test": functools.partial(_digits, "test"),
 }
 """Name → files and their places; what has to be made is kept in the cache"""
 _READ_AS = {"python-docstrings": "docstrings", "python-docstrings-test": "docstrings"}

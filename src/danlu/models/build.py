@@ -12,11 +12,13 @@ from danlu.core.errors import RequestError, nearest
 from danlu.core.seeds import seed_of
 from danlu.models.config import DesignConfig, ModelConfig
 from danlu.models.design import family_config
+from danlu.models.families import register_families
 from danlu.models.origin import Origin, as_plain, find_origin, kind_errors
 
 _CAUSAL = "AutoModelForCausalLM"
 _WHOLE = (_CAUSAL, "AutoModelForSeq2SeqLM")
 _BUILT_WITH = {"auto": "sdpa", "danlu": "sdpa"}
+register_families()
 
 
 def build_model(
@@ -115,7 +117,8 @@ def _design(
 
 def _from_config(made: PreTrainedConfig, auto_class: str, config: ModelConfig) -> PreTrainedModel:
     auto = auto_class_of(auto_class)
-    able = sorted(auto._model_mapping._model_mapping)  # names alone: the public way imports every family there is
+    mapping = auto._model_mapping  # names alone: the public way imports every family there is
+    able = sorted({*mapping._model_mapping, *(known.model_type for known in mapping._extra_content)})
     if made.model_type not in able:
         close = nearest(made.model_type, able)
         raise RequestError(

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from danlu.core.batch import Field
 from danlu.core.errors import RequestError
 from danlu.core.outputs import Outputs
 
@@ -64,7 +63,7 @@ class Forward(nn.Module):
         """True when rows of several documents, told by positions that restart, are computed as if each were alone."""
         return self.packing != "none"
 
-    def forward(self, inputs: Mapping[str, Field]) -> Outputs:
+    def forward(self, inputs: Mapping[str, Any]) -> Outputs:
         """Runs the model on what its forward takes by name; tuples of ragged tensors are handed on as lists.
 
         Raises:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from danlu.core.errors import RunError
+from danlu.models import families
 from danlu.models.build import auto_class_of
 from danlu.models.names import plain_name
 from danlu.models.origin import Origin, as_plain, find_origin, kind_errors, no_bars
@@ -132,6 +134,8 @@ def _own_class(origin: Origin) -> Any:
         return transformers.AutoModelForCausalLM
     config = transformers.AutoConfig.from_pretrained(origin.name, **origin.options())
     named = (config.architectures or [""])[0]
+    if type(config).__module__.startswith(families.__name__):
+        return getattr(sys.modules[type(config).__module__], named)
     return getattr(transformers, named, transformers.AutoModelForCausalLM)
 
 

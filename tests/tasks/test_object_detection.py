@@ -1,0 +1,159 @@
+"""Object detection: losses that add up, what is told about wrong boxes, and a whole small run from train to report."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForObjectDetection
+
+from danlu.core.errors import DataError, RequestError
+from danlu.data.config import DataConfig
+from danlu.models.build import build_model
+from danlu.models.config import ModelConfig
+from danlu.models.families.dense_detector import DenseDetectorConfig, DenseDetectorForObjectDetection
+from danlu.recipe.load import read_tree
+from danlu.stages.evaluate import evaluate
+from danlu.stages.predict import predict
+from danlu.stages.train import train
+from danlu.tasks._detection_loss import SummedLoss
+from danlu.tasks._detections import Found, Judged, coco_scores
+from danlu.tasks.object_detection import ObjectDetection
+from tests.conformance.cases.object_detection import DENSE, NAMES, RT_DETR, pictures
+
+LABELS = {"num_labels": 2, "id2label": dict(enumerate(NAMES))}
+
+
+def own(boxes: list[list[float]], classes: list[int], weight: float = 1.0) -> dict[str, torch.Tensor]:
+    return {
+        "boxes": torch.tensor(boxes).reshape(-1, 4),
+        "class_labels": torch.tensor(classes, dtype=torch.int64),
+        "weight": torch.tensor(weight),
+    }
+
+
+def model_of(design: dict[str, Any]) -> Any:
+    config = ModelConfig.model_validate({"design": design})
+    model = build_model(config, auto_class="AutoModelForObjectDetection", options=LABELS, seed=0)
+    ObjectDetection().for_model(model)
+    return model
+
+
+@pytest.mark.parametrize("design", [DENSE, RT_DETR], ids=["dense", "rt-detr"])
+def test_the_loss_is_a_sum_over_objects_with_denoising_too(design: dict[str, Any]) -> None:
+    model = model_of(design).train()
+    for part in model.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()  # they look across pictures
+    pixels = torch.rand(3, 3, 32, 32)
+    labels = [own([[0.5, 0.5, 0.4, 0.4], [0.2, 0.3, 0.2, 0.2]], [0, 1]), own([], []), own([[0.6, 0.4, 0.5, 0.3]], [1])]
+
+    def loss(rows: list[int], weights: list[float]) -> float:
+        torch.manual_seed(0)
+        chosen = [{**labels[at], "weight": torch.tensor(weight)} for at, weight in zip(rows, weights, strict=True)]
+        return float(model(pixels[rows], labels=chosen).loss.detach())
+
+    assert model(pixels, labels=labels).loss.requires_grad
+    whole = loss([0, 1, 2], [1.0, 1.0, 1.0])
+    assert loss([0, 1, 2], [2.0, 2.0, 2.0]) == pytest.approx(2 * whole, rel=1e-4)
+    parts = [loss([0, 1, 2], [float(at == one) for at in range(3)]) for one in range(3)]
+    assert sum(parts) == pytest.approx(whole, rel=1e-3)  # one call for all, or one for each
+    assert loss([1], [0.0]) == 0.0
+
+
+def test_a_second_call_does_not_sum_twice() -> None:
+    model = model_of(DENSE)
+    first = model.loss_function
+    ObjectDetection().for_model(model)
+    assert isinstance(first, SummedLoss)
+    assert model.loss_function is first
+
+
+def test_the_dense_detector_learns_saves_and_loads(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = DenseDetectorConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, head_size=16, num_labels=2)
+    model = DenseDetectorForObjectDetection(config).train()
+    pixels = torch.zeros(2, 3, 32, 40)
+    pixels[0, :, 8:24, 10:30] = 1.0
+    labels = [own([[0.5, 0.5, 0.5, 0.5]], [1]), own([], [])]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(50):
+        loss = model(pixels, labels=labels).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+    made = model.eval()(pixels)
+    best = int(made.logits[0, :, 1].argmax())
+    assert torch.allclose(made.pred_boxes[0, best], torch.full((4,), 0.5), atol=0.1)
+    assert made.logits[0].max() > made.logits[1].max() + 1
+    model.save_pretrained(tmp_path)
+    again = AutoModelForObjectDetection.from_pretrained(tmp_path)
+    assert torch.equal(again(pixels).pred_boxes, made.pred_boxes)
+
+
+def test_average_precision_of_a_perfect_and_of_an_empty_answer() -> None:
+    truth = Found(np.array([[2.0, 2.0, 40.0, 40.0], [50.0, 50.0, 60.0, 60.0]]), np.array([0, 1]), np.ones(2))
+    nothing = Found(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros(0))
+    perfect, rows = coco_scores([Judged(0, (64, 64), truth, truth)], NAMES)
+    assert (perfect["map"], perfect["map_small"], perfect["map_medium"]) == (1.0, 1.0, 1.0)
+    assert np.isnan(perfect["map_large"])
+    assert rows == [["disc", 1.0, 1.0, 1.0, 1], ["square", 1.0, 1.0, 1.0, 1]]
+    empty, _ = coco_scores([Judged(0, (64, 64), nothing, truth)], NAMES)
+    assert empty["map"] == 0.0
+    assert set(empty) == set(perfect)
+
+
+def run(folder: Path, **train_more: object) -> Any:
+    return {
+        "name": "tiny",
+        "task": {"kind": "object-detection", "size": 32},
+        "data": {"train": str(folder), "valid": "30%"},
+        "model": {"design": copy.deepcopy(DENSE)},
+        "train": {
+            "budget": {"steps": 4},
+            "batch": {"examples": 8},
+            "micro_batch": 8,
+            "evaluate_every": {"steps": 4},
+            "precision": "fp32",
+            **train_more,
+        },
+    }
+
+
+def test_from_train_to_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "coco"
+    folder.mkdir()
+    pictures(folder, 40)
+    made = train(read_tree(run(folder)), out=tmp_path / "run")
+    summary = json.loads((made / "summary.json").read_text())
+    assert {"map", "map_50", "map_small", "loss"} <= set(summary["metrics"]["best"])
+    page = (made / "report.html").read_text()
+    assert 'id="boxes"' in page
+    assert page.count("data:image/jpeg;base64,") == 6
+    found = evaluate(made, data=str(folder))
+    assert found["loss"] > 0
+    number = predict(made, input=str(folder / "*.png"), out=tmp_path / "out.jsonl", options={"threshold": 0.0})
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert number == len(rows) == 40
+    assert {"box", "label", "score"} == set(rows[0]["prediction"][0])
+    assert rows[0]["prediction"][0]["label"] in NAMES
+
+
+def test_a_wrong_metric_and_a_wrong_box_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pictures(tmp_path, 4)
+    data = DataConfig(train=str(tmp_path), valid="50%")
+    with pytest.raises(RequestError, match=r"map50'.*map_50"):
+        ObjectDetection(judge="map50").prepare(data, seed=0, base=None, say=print)
+    content = json.loads((tmp_path / "annotations.json").read_text())
+    content["annotations"][0]["bbox"][0] = 60
+    (tmp_path / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"annotations\[0\].bbox.*leaves the picture of \d+×\d+"):
+        ObjectDetection(size=32).prepare(data, seed=0, base=None, say=print)
