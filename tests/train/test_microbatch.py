@@ -54,7 +54,7 @@ def _find(*cases: dict[str, int]) -> list[list]:
 
 
 def test_memory_on_a_cpu() -> None:
-    """Known after one, two and four rows: 80 % of the limit, less a reserve, shared with others, or the working set."""
+    """Known after one, two and four rows, of a few after one: 80 % of the limit, less a reserve, or the working set."""
     limited, shared, capped, large, none, few = _find(
         {"limit_mb": 400},
         {"limit_mb": 400, "sharing": 2, "reserve_mb": 40},
@@ -71,7 +71,7 @@ def test_memory_on_a_cpu() -> None:
     assert max(large[1]) <= 2
     assert "not even one row" in none[0]
     assert none[1] == [1]
-    assert few == [3, [1, 2, 3]]
+    assert few == [3, [1]]
 
 
 def test_all_rows_when_they_need_nothing() -> None:

@@ -115,8 +115,8 @@ def _extrapolate(try_rows: Callable[[int], None], rows: int, reserve_bytes: int,
         if not fits:
             return last or _half(1)
         peaks[trial] = peak[0]
-    if rows <= 4:
-        return rows
+        if rows <= 4 and rows * (peaks[trial] - before) <= trial * free:
+            return rows  # no row takes more than the first, which pays for the gradients too
     # The first trial also loads code and fills pools, so the slope is taken without it.
     slope = max((peaks[4] - peaks[2]) / 2, 1.0)
     room = (before + free - peaks[4]) / slope
