@@ -227,18 +227,18 @@ def texts_of(source: Source, columns: Columns) -> Iterator[str]:
     """The texts that a tokenizer is trained on: of each row, what its roles hold; bad rows are passed over."""
     for file in source.files:
         for row in source.rows(file, on_bad=lambda _bad: None):
-            yield from _strings([row.fields.get(column) for column in columns.by_role.values()])
+            yield from strings_in([row.fields.get(column) for column in columns.by_role.values()])
 
 
-def _strings(value: object) -> Iterator[str]:
+def strings_in(value: object) -> Iterator[str]:
     if isinstance(value, str):
         if value.isascii() or value.encode("utf-8", "ignore").decode() == value:
             yield value
     elif isinstance(value, Mapping):
-        yield from _strings([value.get(name) for name in ("content", "value", "text")])
+        yield from strings_in([value.get(name) for name in ("content", "value", "text")])
     elif isinstance(value, (list, tuple)):
         for entry in value:
-            yield from _strings(entry)
+            yield from strings_in(entry)
 
 
 class Codec:
