@@ -36,7 +36,7 @@ class Forward(nn.Module):
         parameters = inspect.signature(type(self.inner).forward).parameters
         self._takes_cache = "use_cache" in parameters
         self._takes_positions = "position_ids" in parameters
-        self._not_taken = {"position_ids", "token_type_ids"} - parameters.keys()
+        self._not_taken = {"position_ids", "token_type_ids", "timestamps"} - parameters.keys()
         self.fused = False
         self.packing: Packing = "none"
         if _is_text_model(self.inner) and _has_weights(self.inner):

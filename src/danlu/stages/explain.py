@@ -131,7 +131,7 @@ def _gather(recipe: Recipe, processes: int) -> Facts:
     train, valid = split_source(open_source(data.train_sources, cache=data.cache), data.valid, recipe.seed)
     columns = recipe.task.columns(train.peek()[0].fields, data, train.spec)
     vocab_size, bytes_per_token = _tokenizer(recipe, train, list(columns.by_role.values()))
-    model = sketch_model(recipe.model, auto_class=recipe.task.auto_class, vocab_size=vocab_size, context=data.context)
+    model = sketch_model(recipe.model, auto_class=recipe.task.model_class, vocab_size=vocab_size, context=data.context)
     model.requires_grad_(recipe.model.adapter is None)
     precision = pick_precision(recipe.train.precision, device)
     free = available_bytes() / processes if device.type == "cpu" else _device_bytes()

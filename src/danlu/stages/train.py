@@ -83,7 +83,7 @@ def _train(
     say("building the model")
     model = build_model(
         recipe.model,
-        auto_class=recipe.task.auto_class,
+        auto_class=recipe.task.model_class,
         vocab_size=data.vocab_size,
         context=data.context,
         options=data.model_options,

@@ -85,6 +85,11 @@ class Task(Config):
         return cls.__module__.rpartition(".")[2].replace("_", "-")
 
     @property
+    def model_class(self) -> str:
+        """The Auto class for the task as its options have it: `auto_class`, unless they ask for another."""
+        return self.auto_class
+
+    @property
     def judged(self) -> str:
         """The metric that says which evaluation is best."""
         return "loss"

@@ -39,7 +39,7 @@ def make_case(
     design = {"family": family, "layers": 2, "width": 32, "heads": 2}
     model = build_model(
         ModelConfig.model_validate({"design": design}),
-        auto_class=task.auto_class,
+        auto_class=task.model_class,
         vocab_size=prepared.vocab_size,
         context=prepared.context,
         options=prepared.model_options,
