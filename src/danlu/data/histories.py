@@ -243,7 +243,8 @@ class HeldOut:
         found = self.sequences
         seen, target_token = found.tokens_N[begin:target], found.tokens_N[target]
         if self.objective == "rating":
-            assert found.levels_N is not None and found.ratings_N is not None
+            assert found.levels_N is not None
+            assert found.ratings_N is not None
             part = slice(max(begin, target + 1 - self.context // 2), target + 1)
             example = dict(rated(found.tokens_N[part], found.levels_N[part], found.times_N[part]))
             example = {name: values[:-1] for name, values in example.items()}  # its own rating is not to be seen

@@ -126,9 +126,7 @@ def read_titles(source: Source, told: Mapping[str, str]) -> dict[str, str]:
     told = {role: column for role, column in told.items() if role in ("item", "title")}
     fields = source.peek()[0].fields
     told = {role: column for role, column in told.items() if column in fields}
-    roles = find_roles(
-        fields, needed=("item", "title"), optional=(), aliases=ALIASES, told=told, where=source.spec
-    )
+    roles = find_roles(fields, needed=("item", "title"), optional=(), aliases=ALIASES, told=told, where=source.spec)
     rows = (row.fields for file in source.files for row in source.rows(file, lambda _bad: None))
     return {str(fields[roles["item"]]).strip(): str(fields[roles["title"]]).strip() for fields in rows}
 
@@ -224,5 +222,3 @@ def _by_id(codes: Mapping[str, int]) -> tuple[list[str], np.ndarray]:
 def _recoded(names: Sequence[str], codes_N: np.ndarray) -> tuple[list[str], np.ndarray]:
     used, codes_N = np.unique(codes_N, return_inverse=True)
     return [names[at] for at in used], codes_N.astype(np.int32)
-
-

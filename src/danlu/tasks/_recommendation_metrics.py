@@ -39,7 +39,9 @@ def last_scores(outputs: Outputs, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
         return torch.nn.functional.linear(hidden_BD, head.weight.float(), bias_V), targets_B
 
 
-def best_items(scores_BV: Tensor, vocabulary: ItemVocabulary, seen: Sequence[Tensor], top: int) -> tuple[Tensor, Tensor]:
+def best_items(
+    scores_BV: Tensor, vocabulary: ItemVocabulary, seen: Sequence[Tensor], top: int
+) -> tuple[Tensor, Tensor]:
     """(tokens, scores) of the `top` best items of each row, without those in `seen`; of equal ones the more popular."""
     scores_BV = scores_BV.clone()
     scores_BV[:, : vocabulary.first_item] = -torch.inf

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,29 +11,29 @@ from pydantic import Field, PrivateAttr, field_validator
 from torch import Tensor, nn
 
 from danlu.core.batch import IGNORED, Batch
-from danlu.core.config import Config, read_options
+from danlu.core.config import read_options
 from danlu.core.errors import DataError, RequestError, nearest
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
 from danlu.data.columns import Columns
 from danlu.data.config import DataConfig
 from danlu.data.examples import ExampleSet
-from danlu.data.histories import MOST_LEVELS, HeldOut, ItemVocabulary, Objective, Sequences, Windows, ask, rated
+from danlu.data.histories import MOST_LEVELS, HeldOut, ItemVocabulary, Objective, Sequences, Windows
 from danlu.data.interactions import (
     Interactions,
     first_row_of,
-    identity,
     interaction_columns,
     k_core,
     read_interactions,
     read_titles,
 )
-from danlu.data.rows import BadField, BadRow
+from danlu.data.rows import BadRow
 from danlu.data.sources import Source, open_source
 from danlu.data.tokenizers import load_tokenizer
 from danlu.models.forward import Forward
 from danlu.models.writing import context_of
 from danlu.tasks._recommendation_metrics import RankingEvaluator, RatingEvaluator, best_items, expected_ratings
+from danlu.tasks._recommendation_rows import RecommendationOptions, asked_example, told_list, unknown_item
 from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
 from danlu.tasks.text_generation import token_loss
 
@@ -212,17 +212,22 @@ class Recommendation(Task):
         vocabulary, forward, drawn = ItemVocabulary.of(tools), Forward(model), iter(rows)
         context = min(context_of(model) or asked.context, asked.context)
         while True:
-            examples = [self._asked(fields, vocabulary, context) for fields in islice(drawn, BATCH_ROWS)]
+            examples = [
+                asked_example(fields, vocabulary, objective=self.objective, context=context)
+                for fields in islice(drawn, BATCH_ROWS)
+            ]
             if not examples:
                 return
             scores_BV = self._scores(forward, examples)
             if self.objective == "rating":
-                yield from ({"prediction": round(rating, 4)} for rating in expected_ratings(scores_BV, vocabulary).tolist())
+                yield from (
+                    {"prediction": round(rating, 4)} for rating in expected_ratings(scores_BV, vocabulary).tolist()
+                )
                 continue
             seen = [torch.from_numpy(example["seen"][: None if not asked.repeat else 0]) for example in examples]
             best = best_items(scores_BV, vocabulary, seen, asked.top)
             for tokens_K, scores_K in zip(*(part.tolist() for part in best), strict=True):
-                yield _told(tokens_K, scores_K, vocabulary)
+                yield told_list(tokens_K, scores_K, vocabulary)
 
     def _check(self, data: DataConfig) -> None:
         if data.valid != _DEFAULT_VALID:
@@ -278,7 +283,7 @@ class Recommendation(Task):
         if unknown and data.on_bad != "skip":
             column = self.columns(source.peek()[0].fields, data, source.spec)["item"]
             row = first_row_of(source, column, unknown[0])
-            raise _unknown(column, unknown[0], vocabulary).in_row(row).error()
+            raise unknown_item(column, unknown[0], vocabulary).in_row(row).error()
         if unknown:
             known_I = np.array([name in vocabulary.tokens for name in found.items])
             found = found.kept(known_I[found.items_N])
@@ -306,87 +311,12 @@ class Recommendation(Task):
         last_B = torch.tensor([len(example["input_ids"]) - 1 for example in examples])
         return logits_BTV.float().cpu()[torch.arange(len(examples)), last_B]
 
-    def _asked(self, fields: Mapping[str, object], vocabulary: ItemVocabulary, context: int) -> Example:
-        """A row to predict as an example.
-
-        Raises:
-            BadField: it has no history, or holds an item that the model does not know.
-        """
-        seen = _tokens(fields, "history", vocabulary, least=self.objective != "rating")
-        if self.objective == "rating":
-            return self._asked_rating(fields, seen, vocabulary, context)
-        times = fields.get("times")
-        times_S = np.zeros(len(seen), dtype=np.int64)
-        if times is not None:
-            if not isinstance(times, list) or len(times) != len(seen):
-                raise BadField("times", "is not a list as long as the history", "Give the seconds of each item")
-            times_S = np.array(times, dtype=np.int64)
-        asked = dict(ask(seen, times_S, objective=self.objective, context=context))
-        if times is None:
-            del asked["timestamps"]
-        return {**asked, "seen": seen}
-
-    def _asked_rating(
-        self, fields: Mapping[str, object], seen: np.ndarray, vocabulary: ItemVocabulary, context: int
-    ) -> Example:
-        ratings = fields.get("ratings")
-        if not isinstance(ratings, list) or len(ratings) != len(seen):
-            raise BadField("ratings", "is not a list as long as the history", "Give the rating of each item")
-        levels_S = np.abs(np.array(ratings, dtype=float)[:, None] - np.array(vocabulary.levels)).argmin(1) + 2
-        item = vocabulary.tokens.get(identity(fields, "item"))
-        if item is None:
-            raise _unknown("item", identity(fields, "item"), vocabulary)
-        part = slice(-(context // 2), None)
-        example = rated(np.append(seen, item)[part], np.append(levels_S, 2)[part], np.zeros(len(seen) + 1)[part])
-        return {"input_ids": example["input_ids"][:-1], "seen": seen}
-
 
 @dataclasses.dataclass
 class _Known:
     """What the data taught; no part of what the task is, so that two tasks with equal options are equal."""
 
     vocabulary: ItemVocabulary | None = dataclasses.field(default=None, compare=False)
-
-
-class RecommendationOptions(Config):
-    """How to answer rows."""
-
-    top: int = Field(default=10, ge=1)
-    """items of a list"""
-    repeat: bool = False
-    """whether what is in the history may be recommended again"""
-    context: int = Field(default=512, ge=2)
-    """places of a history that are read, from its end"""
-
-
-def _tokens(fields: Mapping[str, object], column: str, vocabulary: ItemVocabulary, *, least: int) -> np.ndarray:
-    """The tokens of a list of ids, or of a text of ids with blanks between them."""
-    value = fields.get(column)
-    names = value.split() if isinstance(value, str) else value
-    if not isinstance(names, list) or len(names) < least:
-        raise BadField(column, "is not a list of items", 'Give ids, oldest first, as in ["50", "181"]')
-    ids = [identity({column: name}, column) for name in names]
-    for name in ids:
-        if name not in vocabulary.tokens:
-            raise _unknown(column, name, vocabulary)
-    return np.array([vocabulary.tokens[name] for name in ids], dtype=np.int64)
-
-
-def _unknown(column: str, name: str, vocabulary: ItemVocabulary) -> BadField:
-    problem = f"holds the item {name!r}, which is not among the {len(vocabulary.items)} that the model knows"
-    return BadField(column, problem, "Leave it out, or train again with it")
-
-
-def _told(tokens: Sequence[int], scores: Sequence[float], vocabulary: ItemVocabulary) -> dict[str, object]:
-    """A list, ready for JSON; what is left out of it scores -inf."""
-    kept = [(token, score) for token, score in zip(tokens, scores, strict=True) if score > -np.inf]
-    told: dict[str, object] = {
-        "prediction": [vocabulary.items[token - vocabulary.first_item] for token, _ in kept],
-        "scores": [round(score, 4) for _, score in kept],
-    }
-    if vocabulary.titles:
-        told["titles"] = [vocabulary.title(token) for token, _ in kept]
-    return told
 
 
 def _stack(examples: Sequence[Example], name: str, longest: int, filling: int) -> Tensor:

@@ -76,7 +76,9 @@ def _made(folder: Path, objective: str, family: str, reference) -> Case:
     for user in range(NUM_USERS):
         items = [draw.randrange(NUM_ITEMS) for _ in range(draw.randrange(3, 14))]
         ratings = [draw.randrange(1, 6) if user else place % 5 + 1 for place in range(len(items))]
-        rows += [f"{user},{item},{rating},{place}" for place, (item, rating) in enumerate(zip(items, ratings, strict=True))]
+        rows += [
+            f"{user},{item},{rating},{place}" for place, (item, rating) in enumerate(zip(items, ratings, strict=True))
+        ]
         history = {"history": list(map(str, items)), "ratings": ratings, "item": str(items[0])}
         asked.append(history if objective == "rating" else {"history": history["history"]})
     path = folder / "table.csv"

@@ -70,7 +70,9 @@ class _Run:
 
     def __call__(self, record: Record) -> None:
         step, at = int(number(record["step"])), int(number(record["time"]) * 1000)
-        metrics = [self._metric(name.replace("@", "_at_"), value, at, step) for name, value in numbers_of(record).items()]
+        metrics = [
+            self._metric(name.replace("@", "_at_"), value, at, step) for name, value in numbers_of(record).items()
+        ]
         if metrics:
             self._client.log_batch(self._run_id, metrics=metrics)
         text = text_of(record)
