@@ -29,7 +29,9 @@ class SeparatedFormat(Format):
     def rows(self, path: Path, name: str, part_bytes: int | None, start: int = 0) -> Iterator[Found]:
         bare = path.with_suffix("") if path.suffix in COMPRESSIONS else path
         with opened(path) as file:
-            numbered = ((number, line) for number, line in enumerate(_lines(file), 1) if line)
+            numbered: Iterator[tuple[int, str]] = (
+                (number, line) for number, line in enumerate(_lines(file), 1) if line
+            )
             first = next(numbered, None)
             if first is None:
                 return

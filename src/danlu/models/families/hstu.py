@@ -54,8 +54,8 @@ class HstuConfig(PreTrainedConfig):
         self.layer_norm_eps = layer_norm_eps
         self.initializer_range = initializer_range
         self.pad_token_id = pad_token_id
-        super().__init__(tie_word_embeddings=tie_word_embeddings, **kwargs)
         self.tie_word_embeddings = tie_word_embeddings
+        super().__init__(**kwargs)
 
 
 class HstuBlock(nn.Module):
