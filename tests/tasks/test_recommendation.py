@@ -78,9 +78,15 @@ def test_a_whole_run_learns_what_comes_next(table: Path, tmp_path: Path) -> None
     assert best["titles"][0] == "Film 6"
     assert best["scores"][0] > best["scores"][1]
     assert again["prediction"][0] == "i1"
+    first = [row.split("\t") for row in table.read_text().splitlines() if row.startswith("u0\t")]
+    known = {"history": [row[1] for row in first], "times": [int(row[3]) for row in first]}
+    by_name, by_history = answers(run, [{"user": "u0"}, known], table=str(table))
+    assert by_name["prediction"] == by_history["prediction"]
+    with pytest.raises(DataError, match="row 1, field user: 'nobody' is not in"):
+        answers(run, [{"user": "nobody"}], table=str(table))
     report = (run / "report.html").read_text()
     assert "Recommended lists" in report
-    assert "<mark>Film " in report
+    assert '<li class="right" dir="auto">✓ Film ' in report
 
 
 def test_masked_items(table: Path, tmp_path: Path) -> None:

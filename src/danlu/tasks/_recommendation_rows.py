@@ -6,9 +6,11 @@ import numpy as np
 from pydantic import Field
 
 from danlu.core.config import Config
+from danlu.data.config import DataConfig
 from danlu.data.histories import ItemVocabulary, Objective, ask, rated
-from danlu.data.interactions import identity
+from danlu.data.interactions import identity, interaction_columns, read_interactions
 from danlu.data.rows import BadField, Example
+from danlu.data.sources import open_source
 
 
 class RecommendationOptions(Config):
@@ -18,8 +20,48 @@ class RecommendationOptions(Config):
     """items of a list"""
     repeat: bool = False
     """whether what is in the history may be recommended again"""
+    table: str | None = None
+    """a table of interactions, where rows that give a `user` in the place of a history find it"""
+    columns: dict[str, str] = {}
+    """role -> column of that table"""
     context: int = Field(default=512, ge=2)
     """places of a history that are read, from its end"""
+
+
+class Past:
+    """What each user of a table chose, and when, oldest first; items that the model does not know are passed over."""
+
+    def __init__(self, asked: RecommendationOptions, vocabulary: ItemVocabulary) -> None:
+        self.table = asked.table
+        if asked.table is None:
+            return
+        source = open_source(asked.table)
+        columns = interaction_columns(source.peek()[0].fields, asked.columns, source.spec)
+        found = read_interactions(source, columns, DataConfig(train=asked.table))
+        known_I = np.array([name in vocabulary.tokens for name in found.items])
+        self._found = found.kept(known_I[found.items_N])
+        self._starts_U, self._timed = self._found.starts(), "time" in columns.by_role
+        self._users = {name: at for at, name in enumerate(self._found.users)}
+
+    def completed(self, fields: Mapping[str, object]) -> Mapping[str, object]:
+        """The row with its user's history where it has none itself.
+
+        Raises:
+            BadField: the table does not hold the user.
+        """
+        if self.table is None or "history" in fields:
+            return fields
+        user = identity(fields, "user")
+        at, found = self._users.get(user), self._found
+        if at is None:
+            raise BadField("user", f"{user!r} is not in {self.table}", "Give a `history`, or a table with the user")
+        own = slice(int(self._starts_U[at]), int(self._starts_U[at + 1]))
+        past: dict[str, object] = {"history": [found.items[item] for item in found.items_N[own]]}
+        if self._timed:
+            past["times"] = found.times_N[own].tolist()
+        if found.ratings_N is not None:
+            past["ratings"] = found.ratings_N[own].tolist()
+        return {**past, **fields}
 
 
 def asked_example(

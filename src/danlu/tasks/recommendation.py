@@ -33,7 +33,7 @@ from danlu.data.tokenizers import load_tokenizer
 from danlu.models.forward import Forward
 from danlu.models.writing import context_of
 from danlu.tasks._recommendation_metrics import RankingEvaluator, RatingEvaluator, best_items, expected_ratings
-from danlu.tasks._recommendation_rows import RecommendationOptions, asked_example, told_list, unknown_item
+from danlu.tasks._recommendation_rows import Past, RecommendationOptions, asked_example, told_list, unknown_item
 from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
 from danlu.tasks.text_generation import token_loss
 
@@ -55,7 +55,7 @@ class Recommendation(Task):
     """
 
     auto_class: ClassVar[str] = "AutoModelForCausalLM"
-    taught: ClassVar[tuple[str, ...]] = ("context",)
+    taught: ClassVar[tuple[str, ...]] = ("context", "columns")
 
     objective: Objective = "next"
     """what is learnt: the next item, masked items (with an encoder such as bert), or ratings"""
@@ -210,10 +210,10 @@ class Recommendation(Task):
         """For each row's `history` the best items and their `scores`; for ratings that of the row's `item`."""
         asked = read_options(RecommendationOptions, {"top": self.top, **options})
         vocabulary, forward, drawn = ItemVocabulary.of(tools), Forward(model), iter(rows)
-        context = min(context_of(model) or asked.context, asked.context)
+        past, context = Past(asked, vocabulary), min(context_of(model) or asked.context, asked.context)
         while True:
             examples = [
-                asked_example(fields, vocabulary, objective=self.objective, context=context)
+                asked_example(past.completed(fields), vocabulary, objective=self.objective, context=context)
                 for fields in islice(drawn, BATCH_ROWS)
             ]
             if not examples:
