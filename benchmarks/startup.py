@@ -1,7 +1,8 @@
 """From the command to the first step: `python benchmarks/startup.py [--rounds N]`.
 
 `danlu train RECIPE` against a script with transformers' Trainer: the same model folder, tokens encoded before (danlu's
-are in its cache, Trainer reads them from one file, which is less work than its users' datasets). Then what the small
+are in its cache, Trainer reads them from one file, which is less work than its users' datasets); with --litgpt also
+litgpt's pretraining, by a Python that has it (it may not share an environment with danlu). Then what the small
 commands cost, and the share of each library in the imports. CPU seconds (user and system, children included) say more
 than seconds on a machine with other work; printed is the least of the rounds.
 """
@@ -41,6 +42,33 @@ arguments = TrainingArguments(output_dir=tempfile.mkdtemp(), per_device_train_ba
                               save_strategy="no", report_to=[], use_cpu=True, logging_steps=1)
 model = AutoModelForCausalLM.from_pretrained(folder + "/model")
 Trainer(model=model, args=arguments, train_dataset=[{"input_ids": ids, "labels": ids} for ids in tokens]).train()
+"""
+
+LITGPT = """
+import sys, tempfile
+import numpy as np, torch
+from torch.utils.data import DataLoader
+from litgpt import Config
+from litgpt.args import EvalArgs, TrainArgs
+from litgpt.data import DataModule
+from litgpt.pretrain import setup
+
+class Rows(DataModule):
+    def connect(self, tokenizer=None, batch_size=1, max_seq_length=None):
+        self.size = batch_size
+    def train_dataloader(self):
+        rows = np.load(sys.argv[1] + "/rows.npy").astype(np.int64)
+        return DataLoader([torch.from_numpy(np.append(row, row[0])) for row in rows], batch_size=self.size)
+    val_dataloader = train_dataloader
+
+model = Config(name="rows", block_size=256, n_layer=6, n_embd=384, n_head=6, n_query_groups=2, padded_vocab_size=8192,
+               rotary_percentage=1.0, bias=False, norm_class_name="RMSNorm", mlp_class_name="LLaMAMLP",
+               intermediate_size=1024)
+rows = int(sys.argv[2])
+setup("rows", model, out_dir=tempfile.mkdtemp(), devices=1, data=Rows(), logger_name="csv",
+      train=TrainArgs(global_batch_size=rows, micro_batch_size=rows, max_tokens=10**6, log_interval=1,
+                      save_interval=None, lr_warmup_steps=1, max_norm=1.0, min_lr=4e-5, tie_embeddings=False),
+      eval=EvalArgs(interval=1000, max_iters=1, initial_validation=False, final_validation=False))
 """
 
 
@@ -87,13 +115,16 @@ def shares(command: Sequence[str], folder: str) -> list[tuple[str, float]]:
     return [(name, micros / 1e6) for name, micros in own.most_common(8)]
 
 
-def commands(folder: Path) -> dict[str, tuple[list[str], str | None]]:
+def commands(folder: Path, litgpt: str | None) -> dict[str, tuple[list[str], str | None]]:
     danlu, recipe = [sys.executable, "-c", PROGRAM], folder / "recipe.yaml"
     tree = common.recipe_of(folder, context=CONTEXT, batch_tokens=ROWS * CONTEXT)
     recipe.write_text(yaml.safe_dump(tree))
     (folder / "wrong.yaml").write_text(yaml.safe_dump({**tree, "modle": {}}))
     (folder / "trainer.py").write_text(TRAINER)
+    (folder / "lit.py").write_text(LITGPT)
+    other = {"litgpt, first step": ([litgpt, "lit.py", str(folder), str(ROWS)], "step 1")} if litgpt else {}
     return {
+        **other,
         "Trainer, first step": ([sys.executable, "trainer.py", str(folder), str(ROWS)], "train_runtime"),
         "danlu train, first step": ([*danlu, "train", "recipe.yaml", "--json"], '"kind": "reading"'),
         "danlu train, a wrong recipe": ([*danlu, "train", "wrong.yaml"], None),
@@ -112,12 +143,14 @@ def child(_: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--litgpt", metavar="PYTHON", help="a Python with litgpt, to be measured too")
+    given = parser.parse_args()
+    rounds = given.rounds
     with tempfile.TemporaryDirectory() as name:
         one = common.Child(__file__, {}, {"BENCHMARK_FOLDER": name})
         one.hear()
         one.end()
-        asked = commands(Path(name))
+        asked = commands(Path(name), given.litgpt)
         found: dict[str, list[tuple[float, float]]] = {what: [] for what in asked}
         for number in range(rounds + 1):
             for what, (command, until) in asked.items():
@@ -127,9 +160,11 @@ def main() -> None:
         print(f"{'':36} {'seconds':>8} {'CPU s':>7}")
         for what, seen in found.items():
             print(f"{what:36} {min(s for s, _ in seen):8.2f} {min(cpu for _, cpu in seen):7.2f}")
-        pairs = list(zip(found["Trainer, first step"], found["danlu train, first step"], strict=True))
-        print(f"\nTrainer / danlu, seconds to the first step: {common.range_of([a[0] / b[0] for a, b in pairs])}")
-        print(f"Trainer / danlu, CPU seconds:               {common.range_of([a[1] / b[1] for a, b in pairs])}")
+        print()
+        for other in ("Trainer", *(["litgpt"] if given.litgpt else [])):
+            pairs = list(zip(found[f"{other}, first step"], found["danlu train, first step"], strict=True))
+            for at, unit in enumerate(("seconds to the first step", "CPU seconds")):
+                print(f"{other} / danlu, {unit}: {common.range_of([a[at] / b[at] for a, b in pairs])}")
         short = ["x", "-c", PROGRAM, "train", "recipe.yaml", "train.budget.steps=1", "-q"]
         for what, command in (("danlu train", short), ("Trainer", ["x", *asked["Trainer, first step"][0][1:]])):
             listed = shares(command, name)

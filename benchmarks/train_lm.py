@@ -221,9 +221,7 @@ def main() -> None:
     parser.add_argument("--no-parity", action="store_true")
     given = parser.parse_args()
     quick = given.quick
-    sides = given.sides or [
-        side for side in SIDES if not (quick and side.startswith("compiled"))
-    ]
+    sides = given.sides or [side for side in SIDES if not (quick and side.startswith("compiled"))]
     for shape in given.shape if given.shape is not None else ["17M"] if quick else list(SHAPES):
         compare(shape, sides, given.turns or (2 if quick else 5), given.block or (3 if quick else 5))
     if not given.no_parity:
