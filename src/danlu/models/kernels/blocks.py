@@ -6,6 +6,7 @@ The probabilities are remade in the backward pass from the log-sum-exp of each r
 arXiv:2307.08691, algorithm 2), but a block of queries meets all its keys at once: the products stay large, which is
 what a CPU wants, and no running maximum is needed. Keys outside a block's reach (later ones under causality, other
 documents of a packed row) are never multiplied. Registered as a torch operator, so that torch.compile passes over it.
+Where the processor multiplies pairs of bf16, `heads` does the same without a tensor between the steps.
 
 `codes` (B, T), int32: |code| is the segment, one or more, that a token belongs to; a token attends to keys whose code
 equals its own segment, so a negative code marks a key (padding) that nobody attends to. A query that may attend to
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from danlu.core.errors import DanluError
-from danlu.models.kernels import build
+from danlu.models.kernels import build, heads
 from danlu.models.kernels.scratch import scratch
 
 QUERIES = 128
@@ -161,6 +162,8 @@ def forward(
     seed: int,
 ) -> tuple[Tensor, Tensor]:
     """query (B, H, T, D), key and value (B, KV, T, D) in fp32 or bf16 -> out (B, T, H, D), lse (B, H, T) in fp32."""
+    if heads.fit(query, value):
+        return heads.forward(query, key, value, codes, scale=scale, causal=causal, dropout=dropout, seed=seed)
     layout = _Layout(query, key, value, codes, causal)
     out_BTHD = query.new_empty(layout.B, layout.T, layout.heads, layout.value_dim)
     out_view = out_BTHD.view(layout.B, layout.T, layout.kv_heads, layout.groups, layout.value_dim)
@@ -192,6 +195,11 @@ def backward(
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of query, key and value; those of key and value are summed over blocks in fp32."""
+    if heads.fit(query, value):
+        return heads.backward(
+            grad_BTHD, query, key, value, out_BTHD, lse_BHT, codes,
+            scale=scale, causal=causal, dropout=dropout, seed=seed,
+        )  # fmt: skip
     layout = _Layout(query, key, value, codes, causal)
     delta_BHT = torch.linalg.vecdot(grad_BTHD.float(), out_BTHD.float()).transpose(1, 2).contiguous()
     grad = grad_BTHD.view(layout.B, layout.T, layout.kv_heads, layout.groups, layout.value_dim).permute(0, 2, 3, 1, 4)

@@ -144,6 +144,8 @@ def _declare(loaded: ctypes.CDLL) -> None:
         _function(loaded, f"rms_norm_{kind}", norm)
         _function(loaded, f"rotary_{kind}", [pointer] * 5)
         _function(loaded, f"rms_norm_backward_{kind}", [*[pointer] * 4, size, size, pointer, pointer, whole, whole])
+    _function(loaded, "heads_forward", [pointer] * 6)
+    _function(loaded, "heads_backward", [pointer] * 11)
     _function(loaded, "key_ranges", [pointer, size, size, size, whole, pointer, pointer])
 
 

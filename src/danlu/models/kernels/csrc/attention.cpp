@@ -1,4 +1,5 @@
 // The part of blocked attention between its two matrix products: masked softmax with dropout, and its gradient.
+#pragma once
 #include <unordered_map>
 #include <utility>
 

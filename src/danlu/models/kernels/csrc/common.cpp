@@ -1,6 +1,6 @@
 // Words shared by every kernel: bf16 as raw 16-bit words, a branch-free exponential, a counter-based random hash.
-// Nothing here uses intrinsics: the compiler turns these loops into AVX2, AVX-512 or NEON by itself, so that one
-// source is right everywhere and is tested everywhere.
+// But for heads.cpp nothing uses intrinsics: the compiler turns these loops into AVX2, AVX-512 or NEON by itself, so that
+// one source is right everywhere and is tested everywhere.
 #pragma once
 #include <cmath>
 #include <cstdint>
