@@ -10,7 +10,8 @@ class Outputs:
 
     Where the model ends in a plain linear head, `hidden_BTD` and `head` are given and `logits` is made at the first
     reading; a loss that never reads it may fuse head and cross-entropy. Otherwise `logits` is given (or absent, as
-    for detectors) and `head` is None. `extra` holds what else the model named (boxes, hidden states, ...).
+    for detectors) and `head` is None. `extra` holds what else the model named (boxes, hidden states, ...). `model` is
+    who gave them: an evaluator may ask it further (let it write a translation), a loss may not.
     """
 
     def __init__(
@@ -20,10 +21,12 @@ class Outputs:
         head: nn.Linear | None = None,
         logits: Tensor | None = None,
         extra: Mapping[str, object] | None = None,
+        model: nn.Module | None = None,
     ) -> None:
         self.hidden = hidden
         self.head = head
         self.extra = extra or {}
+        self.model = model
         self._logits = logits
 
     @property

@@ -334,12 +334,20 @@ def _digits(part: Literal["train", "test"], cache: Path) -> Iterable[tuple[Path,
     return [(path, path.name)]
 
 
+def _highway(cache: Path) -> Iterable[tuple[Path, str]]:
+    from danlu.data.highway import highway
+
+    path = highway(cache)
+    return [(path, path.name)]
+
+
 BUILTINS: dict[str, Callable[[Path], Iterable[tuple[Path, str]]]] = {
     "python-stdlib": lambda _cache: python_stdlib(),
     "python-docstrings": lambda _cache: _of_side(False),
     "python-docstrings-test": lambda _cache: _of_side(True),
     "digits-detection": functools.partial(_digits, "train"),
     "digits-detection-test": functools.partial(_digits, "test"),
+    "highway": _highway,
 }
 """Name → files and their places; what has to be made is kept in the cache"""
 _READ_AS = {"python-docstrings": "docstrings", "python-docstrings-test": "docstrings"}

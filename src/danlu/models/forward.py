@@ -80,10 +80,11 @@ class Forward(nn.Module):
             given["use_cache"] = False
         if self.fused:
             hidden_BTD = self.inner.base_model(**given).last_hidden_state
-            return Outputs(hidden=hidden_BTD, head=cast(nn.Linear, self.inner.get_output_embeddings()))
+            head = cast(nn.Linear, self.inner.get_output_embeddings())
+            return Outputs(hidden=hidden_BTD, head=head, model=self.inner)
         result = self.model(**given, return_dict=True)
         extra = {name: value for name, value in result.items() if name != "logits"}
-        return Outputs(logits=result.get("logits"), extra=extra)
+        return Outputs(logits=result.get("logits"), extra=extra, model=self.inner)
 
     def _keep_apart(self, given: dict[str, Any]) -> None:
         if self.packing == "none" and _is_text_model(self.inner) and _has_weights(self.inner):

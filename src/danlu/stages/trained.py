@@ -59,15 +59,15 @@ def open_model(model: str | Path, *, task: str | None = None) -> OpenModel:
             "this run has written no model yet", where=str(model), mend="Let it finish, or go on with it: --resume"
         )
     trained = load_trained(place, auto_class=None if task is None else _task_class(task).auto_class)
-    if trained.tools is None:
-        raise RequestError(
-            "there is no tokenizer or processor beside the model", where=str(place), mend="Copy it into that folder"
-        )
     notes = trained.notes or {}
     options = dict(notes.get("task") or {"kind": "text-generation"})
     kind = str(options.pop("kind"))
     if task is not None and task.replace("_", "-") != kind:
         kind, options = task, {}
+    if trained.tools is None and _task_class(kind).needs_tools:
+        raise RequestError(
+            "there is no tokenizer or processor beside the model", where=str(place), mend="Copy it into that folder"
+        )
     device = pick_device()
     return OpenModel(
         model=trained.model.to(device),  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from danlu.core.errors import RequestError, nearest
 OwnMetric = Callable[..., Any]
 
 
-def own_metrics(asked: Sequence[str]) -> dict[str, OwnMetric]:
+def own_metrics(asked: Sequence[str], *, where: str = "task.metrics") -> dict[str, OwnMetric]:
     """Name → function, imported; a module is looked for as Python does, and in the folder that danlu runs in.
 
     Raises:
@@ -21,11 +21,11 @@ def own_metrics(asked: Sequence[str]) -> dict[str, OwnMetric]:
     for entry in asked:
         module, _, name = entry.partition(":")
         if not module or not name:
-            raise RequestError(f"{entry!r} names no function", where="task.metrics", mend="Write module:function")
-        function = getattr(_imported(module, entry), name, None)
+            raise RequestError(f"{entry!r} names no function", where=where, mend="Write module:function")
+        function = getattr(_imported(module, entry, where), name, None)
         if not callable(function):
-            known = [key for key, value in vars(_imported(module, entry)).items() if callable(value)]
-            raise RequestError(f"{module} has no function {name!r}", where="task.metrics", mend=nearest(name, known))
+            known = [key for key, value in vars(_imported(module, entry, where)).items() if callable(value)]
+            raise RequestError(f"{module} has no function {name!r}", where=where, mend=nearest(name, known))
         found[name] = function
     return found
 
@@ -48,7 +48,7 @@ def measured(metrics: Mapping[str, OwnMetric], *arguments: object) -> dict[str, 
     return found
 
 
-def _imported(module: str, entry: str) -> Any:
+def _imported(module: str, entry: str, where: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
@@ -59,6 +59,6 @@ def _imported(module: str, entry: str) -> Any:
             raise
         raise RequestError(
             f"there is no module {module!r}, which {entry!r} names",
-            where="task.metrics",
+            where=where,
             mend=f"Put {module.replace('.', '/')}.py into the folder where you run danlu, or install it",
         ) from None

@@ -48,6 +48,9 @@ class Prepared:
 class Evaluator(abc.ABC):
     """Gathers what metrics need over batches. Processes exchange `state()` and `absorb` each other's, in order."""
 
+    asks_model: ClassVar[bool] = False
+    """True when `update` calls `outputs.model` (to write a translation): sharded weights are then gathered for it"""
+
     @abc.abstractmethod
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Takes in one batch. Rows whose weight is zero are padding of the last round and do not count."""
@@ -78,6 +81,8 @@ class Task(Config):
     contrasted: ClassVar[tuple[str, ...]] = ()
     """what of `Outputs.extra`, (B, ...) each, the loss compares across rows; it then gets those of the whole step at
     once, so that micro-batches and processes change nothing. Empty where each row's loss is its own"""
+    needs_tools: ClassVar[bool] = True
+    """False where a model needs neither a tokenizer nor a processor"""
 
     @classmethod
     def kind(cls) -> str:
