@@ -30,4 +30,6 @@ def test_their_data_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
             name, header = Path(sources[0]).parts[1], path.read_text(encoding="utf-8")
             assert f"python benchmarks/data.py {name}" in header or f"into .data/{name}" in header
             continue
+        if sources[0] == "builtin:highway":  # played for minutes the first time; tests/data tries its parts
+            continue
         assert open_source(sources).num_bytes > 0
