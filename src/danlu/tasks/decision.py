@@ -236,7 +236,7 @@ class Decision(Task):
 
     def _check(self) -> None:
         """What can be wrong with the options alone."""
-        known = RECORDED
+        known: tuple[str, ...] = RECORDED
         if self.episodes:
             self.simulator().make().close()
             known = (*RECORDED, "return", *playing.RATES.values(), *playing.MEANS.values())

@@ -104,9 +104,9 @@ class PolicyModel(PreTrainedModel):
 
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__(config)
-        width = config.hidden_size
+        width, actions = config.hidden_size, int(config.num_labels or 1)
         self.encoder = ObjectEncoder(config)
-        self.action_embed = nn.Embedding(config.num_labels + 1, width) if config.past_actions else None
+        self.action_embed = nn.Embedding(actions + 1, width) if config.past_actions else None
         self.return_embed = nn.Linear(1, width) if config.return_scale else None
         decoder = LlamaConfig(
             vocab_size=1,
@@ -115,11 +115,11 @@ class PolicyModel(PreTrainedModel):
             num_hidden_layers=config.num_hidden_layers,
             num_attention_heads=config.num_attention_heads,
             max_position_embeddings=config.max_position_embeddings,
-            attn_implementation=config._attn_implementation,
         )
+        decoder._attn_implementation = config._attn_implementation
         self.decoder = LlamaModel(decoder)
-        self.decoder.embed_tokens = nn.Identity()  # steps come as vectors; a table never used would upset DDP
-        self.head = nn.Linear(width, config.num_labels)
+        self.decoder.set_input_embeddings(nn.Identity())  # steps come as vectors; a table never used would upset DDP
+        self.head = nn.Linear(width, actions)
         self.post_init()
 
     def forward(
