@@ -63,9 +63,9 @@ def test_ranks_count_what_comes_before_and_ties_go_by_place() -> None:
 
 def test_scores_are_those_of_the_definitions() -> None:
     scores = ranking_scores([np.array([0]), np.array([1, 4]), np.array([60])])
-    assert scores["recall_at_1"].tolist() == [1.0, 0.0, 0.0]
-    assert scores["recall_at_10"].tolist() == [1.0, 1.0, 0.0]
-    assert scores["recall_at_100"].tolist() == [1.0, 1.0, 1.0]
-    assert scores["mrr_at_10"].tolist() == [1.0, 0.5, 0.0]
+    assert scores["recall@1"].tolist() == [1.0, 0.0, 0.0]
+    assert scores["recall@10"].tolist() == [1.0, 1.0, 0.0]
+    assert scores["recall@100"].tolist() == [1.0, 1.0, 1.0]
+    assert scores["mrr@10"].tolist() == [1.0, 0.5, 0.0]
     expected = (1 / math.log2(3) + 1 / math.log2(6)) / (1 + 1 / math.log2(3))
-    assert scores["ndcg_at_10"].tolist() == [1.0, pytest.approx(expected), 0.0]
+    assert scores["ndcg@10"].tolist() == [1.0, pytest.approx(expected), 0.0]

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,12 @@ def pairs(count: int, seed: int) -> list[Row]:
         wrong = f"{thing.upper()} painted {draw.choice([other for other in COLOURS if other != colour]).upper()}"
         rows.append({"query": f"a {colour} {thing}", "document": document, "negative": wrong, "module": thing[0]})
     return rows
+
+
+def median_rank(ranks: Sequence[np.ndarray], documents: int) -> float:
+    """A metric of the user's own."""
+    assert documents >= max(int(entry.max()) for entry in ranks)
+    return float(np.median([entry.min() for entry in ranks]))
 
 
 def tree(data: dict[str, Any], **task: Any) -> Any:
@@ -106,7 +112,7 @@ def test_a_bad_row_is_named(write: Write, options: dict[str, Any], row: Row, mes
 @pytest.mark.parametrize(
     ("task", "data", "message"),
     [
-        ({"judge": "ndcg"}, {}, "there is no metric 'ndcg'.*ndcg_at_10"),
+        ({"judge": "ndcg"}, {}, "there is no metric 'ndcg'.*ndcg@10"),
         ({}, {"long": "split"}, "data.long"),
         ({}, {"format": "messages"}, "data.format"),
         ({}, {"columns": {"document": "answer"}}, "has no column 'answer'"),
@@ -129,15 +135,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs(60, 1)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        given = tree({"train": str(folder / "pairs.jsonl")}, symmetric=True, dims=[32, 8])
+        own = ["tests.tasks.test_search:median_rank"]
+        given = tree({"train": str(folder / "pairs.jsonl")}, symmetric=True, dims=[32, 8], metrics=own)
         return train(read_tree(given), out=folder / "run")
 
 
 def test_a_run_learns_and_says_how_well(run: Path) -> None:
     records = lines(run / "journal.jsonl")
     found = [record for record in records if record["kind"] == "evaluation"][-1]
-    assert found["metrics"]["ndcg_at_10"] > 0.8
-    assert found["metrics"]["ndcg_at_10_dim_8"] > 0.5
+    assert found["metrics"]["ndcg@10"] > 0.8
+    assert found["metrics"]["ndcg@10_dim_8"] > 0.5
+    assert 1 <= found["metrics"]["median_rank"] < 2
     assert {row[0] for row in found["tables"]["per_slice"]["rows"]} >= {"b", "l", "queries to 8 tokens"}
     page = (run / "report.html").read_text()
     assert "What was found" in page
@@ -207,7 +215,7 @@ def test_an_untrained_model_is_measured_and_a_trained_one_is_better(run: Path, h
     AutoTokenizer.from_pretrained(run / "model").save_pretrained(fresh)
     before = evaluate(fresh, data=test, task="search", overrides={"context": 16})
     after = evaluate(run, data=test, out=home / "metrics.json")
-    assert after["ndcg_at_10"] > before["ndcg_at_10"] + 0.2
+    assert after["ndcg@10"] > before["ndcg@10"] + 0.2
     assert json.loads((home / "metrics.json").read_text())["tables"]["rankings"]
 
 

@@ -113,13 +113,13 @@ def ranking_scores(ranks: Sequence[np.ndarray]) -> Mapping[str, np.ndarray]:
     such sum (Järvelin and Kekäläinen 2002, with gains of 0 and 1). MRR@10: 1/(rank + 1) of the first that is right.
     """
     discounts = 1.0 / np.log2(np.arange(DEPTH) + 2.0)
-    scores: dict[str, list[float]] = {f"recall_at_{k}": [] for k in CUTS}
-    scores |= {f"ndcg_at_{DEPTH}": [], f"mrr_at_{DEPTH}": []}
+    scores: dict[str, list[float]] = {f"recall@{k}": [] for k in CUTS}
+    scores |= {f"ndcg@{DEPTH}": [], f"mrr@{DEPTH}": []}
     for found in ranks:
         for k in CUTS:
-            scores[f"recall_at_{k}"].append(float((found < k).mean()))
+            scores[f"recall@{k}"].append(float((found < k).mean()))
         gain = discounts[found[found < DEPTH]].sum()
-        scores[f"ndcg_at_{DEPTH}"].append(float(gain / discounts[: len(found)].sum()))
+        scores[f"ndcg@{DEPTH}"].append(float(gain / discounts[: len(found)].sum()))
         first = int(found.min())
-        scores[f"mrr_at_{DEPTH}"].append(1.0 / (first + 1) if first < DEPTH else 0.0)
+        scores[f"mrr@{DEPTH}"].append(1.0 / (first + 1) if first < DEPTH else 0.0)
     return {name: np.array(values) for name, values in scores.items()}

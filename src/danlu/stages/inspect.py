@@ -30,7 +30,7 @@ LISTED = 10
 SHOWN_CHARACTERS = 160
 BYTES_PER_TOKEN = 3.5
 """of text under a usual vocabulary, where no tokenizer was named"""
-STEP_TOKENS = 8192
+STEP_TOKENS, MOST_CONTEXT = 8192, 1024
 UNEVEN = 4.0
 """times that the commonest label may be as frequent as the rarest before that is worth a setting"""
 JOINED = {"text", "prompt", "messages"}
@@ -291,10 +291,12 @@ def _suggestions(rows: Sequence[_Seen], faults: Sequence[Fault], counter: _Token
     tokens = [row.num_tokens for row in rows if row.num_tokens]
     if tokens:
         most = _at(tokens, 95)
-        context = max(16, 16 * -(-int(most) // 16))
+        context = min(MOST_CONTEXT, max(16, 16 * -(-int(most) // 16)))
+        longer = "; what is longer than the context is dealt with as data.long says" if most > context else ""
         guess = "" if counter.exact else " by a guess from the bytes; data.tokenizer={from: FOLDER} counts them"
         yield Suggestion(
-            setting=f"data.context: {context}", reason=f"95 % of the rows have {most:.0f} tokens or fewer{guess}"
+            setting=f"data.context: {context}",
+            reason=f"95 % of the rows have {most:.0f} tokens or fewer{guess}{longer}",
         )
         mean = statistics.fmean(tokens)
         batch = min(128, max(8, 2 ** int(math.log2(max(1.0, STEP_TOKENS / mean)))))

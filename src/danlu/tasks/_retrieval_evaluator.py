@@ -65,7 +65,7 @@ class RetrievalEvaluator(Evaluator):
         metrics = {name: float(values.mean()) for name, values in ranking_scores(ranks).items()}
         for dim in (dim for dim in self.dims if dim < found.queries_QD.shape[1]):
             smaller = ranking_scores(found.by_query(found.ranks(self.scale, dim)[0]))
-            metrics[f"ndcg_at_10_dim_{dim}"] = float(smaller["ndcg_at_10"].mean())
+            metrics[f"ndcg@10_dim_{dim}"] = float(smaller["ndcg@10"].mean())
         own = measured(self.own, [entry + 1 for entry in ranks], len(found.documents_MD))
         return {**metrics, "loss": loss, **own}
 
@@ -107,7 +107,7 @@ class _Gathered:
 
 
 def _per_slice(found: _Gathered, ranks: Sequence[np.ndarray]) -> dict[str, object]:
-    scores = {name: values for name, values in ranking_scores(ranks).items() if name != "recall_at_100"}
+    scores = {name: values for name, values in ranking_scores(ranks).items() if name != "recall@100"}
     members: dict[str, list[int]] = {_length_name(limit): [] for limit in (*LENGTHS, None)}
     own: dict[str, list[int]] = defaultdict(list)
     for at, length in enumerate(found.lengths_Q.tolist()):

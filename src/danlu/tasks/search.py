@@ -32,7 +32,7 @@ from danlu.tasks._retrieval_evaluator import RetrievalEvaluator
 from danlu.tasks._search_index import Embedder, SearchOptions, answers, padded
 from danlu.tasks.base import Call, Evaluator, Example, Prepared, Task, Tools
 
-METRICS = (*(f"recall_at_{k}" for k in CUTS), "ndcg_at_10", "mrr_at_10", "loss")
+METRICS = (*(f"recall@{k}" for k in CUTS), "ndcg@10", "mrr@10", "loss")
 
 
 class Search(Task):
@@ -63,7 +63,7 @@ class Search(Task):
     """prefixes of the embedding that must work by themselves, such as [384, 128, 64]; none means the whole alone"""
     corpus: str | None = None
     """the documents that `danlu predict` ranks unless it is given others; when absent those of data.train"""
-    judge: str = "ndcg_at_10"
+    judge: str = "ndcg@10"
     """the metric that says which evaluation is best"""
     metrics: tuple[str, ...] = ()
     """metrics of your own, each module:function, called with (for each query the ranks of what is right, from 1; how
@@ -267,7 +267,7 @@ class Search(Task):
         return pooled(cast(Tensor, outputs.extra["last_hidden_state"]), mask_BT, self.pooling)
 
     def _metric_names(self) -> tuple[str, ...]:
-        return (*METRICS, *(f"ndcg_at_10_dim_{dim}" for dim in self.dims), *own_metrics(self.metrics))
+        return (*METRICS, *(f"ndcg@10_dim_{dim}" for dim in self.dims), *own_metrics(self.metrics))
 
 
 def _facts(train: Examples, valid: Examples, vocab_size: int) -> dict[str, float]:

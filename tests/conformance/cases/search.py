@@ -41,11 +41,11 @@ def scored(queries: np.ndarray, documents: np.ndarray, keys: np.ndarray, batch: 
         order = sorted(scores, key=lambda key: -scores[key])
         hits = [key in right[query] for key in order]
         for k in (1, 10, 100):
-            found.setdefault(f"recall_at_{k}", []).append(sum(hits[:k]) / len(right[query]))
+            found.setdefault(f"recall@{k}", []).append(sum(hits[:k]) / len(right[query]))
         ideal = sum(1 / math.log2(at + 2) for at in range(min(10, len(right[query]))))
         gain = sum(1 / math.log2(at + 2) for at, hit in enumerate(hits[:10]) if hit)
-        found.setdefault("ndcg_at_10", []).append(gain / ideal)
-        found.setdefault("mrr_at_10", []).append(next((1 / (at + 1) for at, hit in enumerate(hits[:10]) if hit), 0.0))
+        found.setdefault("ndcg@10", []).append(gain / ideal)
+        found.setdefault("mrr@10", []).append(next((1 / (at + 1) for at, hit in enumerate(hits[:10]) if hit), 0.0))
         for key in right[query]:
             others = sum(
                 math.exp(20 * score) for name, score in scores.items() if name == key or name not in right[query]
@@ -61,8 +61,8 @@ def reference(dims: tuple[int, ...]):
         scores = scored(queries, documents, keys, batch)
         metrics = {name: sum(values) / len(values) for name, values in scores.items()}
         for dim in dims:
-            values = scored(queries[:, :dim], documents[..., :dim], keys, batch)["ndcg_at_10"]
-            metrics[f"ndcg_at_10_dim_{dim}"] = sum(values) / len(values)
+            values = scored(queries[:, :dim], documents[..., :dim], keys, batch)["ndcg@10"]
+            metrics[f"ndcg@10_dim_{dim}"] = sum(values) / len(values)
         return metrics
 
     return of

@@ -45,7 +45,7 @@ def _ranking(entry: Mapping[str, object]) -> Mapping[str, object]:
 
 def _slices(table: Mapping[str, object]) -> Mapping[str, object]:
     rows = [[_cell(value) for value in _list(row)] for row in _list(table.get("rows"))]
-    return {"columns": [str(name).replace("_at_", "@") for name in _list(table.get("columns"))], "rows": rows}
+    return {"columns": [str(name) for name in _list(table.get("columns"))], "rows": rows}
 
 
 def _cell(value: object) -> str:
