@@ -21,6 +21,7 @@ from danlu.core.errors import RequestError
 from danlu.core.extras import need
 from danlu.data.columns import Columns, find_roles
 from danlu.data.encoding import Encoded
+from danlu.data.examples import ExampleSet
 from danlu.data.fingerprints import digest_of
 from danlu.data.labels import LabelReader
 from danlu.data.rows import BadField, Example, Row
@@ -170,14 +171,42 @@ class ImageReader:
         return np.ascontiguousarray(np.asarray(made["pixel_values"][0]).transpose(1, 2, 0).round().astype(np.uint8))
 
 
+def pixel_scale(processor: Any) -> dict[str, list[float]]:
+    """`image_mean` and `image_std` of the three channels: what a value in [0, 1] is normalised with."""
+    if not getattr(processor, "do_normalize", True):
+        return {"image_mean": [0.0] * 3, "image_std": [1.0] * 3}
+    return {name: [float(value) for value in getattr(processor, name)] for name in ("image_mean", "image_std")}
+
+
+def _factors(processor: Any) -> tuple[np.ndarray, np.ndarray]:
+    """(a, b) of each channel: a byte x becomes a x - b."""
+    mean, std = (np.array(values, dtype=np.float32) for values in pixel_scale(processor).values())
+    scale = float(processor.rescale_factor) if getattr(processor, "do_rescale", True) else 1.0
+    return np.float32(scale) / std, mean / std
+
+
 def pixel_values(images: Sequence[np.ndarray], processor: Any) -> Tensor:
     """(B, 3, H, W) fp32 of pictures of one size, scaled and normalised as the processor says."""
-    values_BCHW = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
-    scale = float(processor.rescale_factor) if getattr(processor, "do_rescale", True) else 1.0
-    if not getattr(processor, "do_normalize", True):
-        return values_BCHW.mul_(scale).contiguous()
-    mean, std = (torch.tensor(list(part)).view(1, -1, 1, 1) for part in (processor.image_mean, processor.image_std))
-    return values_BCHW.mul(scale / std).sub_(mean / std).contiguous()
+    factor, shift = (torch.from_numpy(part).view(1, -1, 1, 1) for part in _factors(processor))
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().mul(factor).sub_(shift).contiguous()
+
+
+class Pictures:
+    """Examples whose `image` is given as `pixel_values` (3, H, W) fp32, scaled and normalised; each costs 1."""
+
+    def __init__(self, examples: ExampleSet, processor: Any) -> None:
+        self.examples, self.processor = examples, processor
+        self.lengths = np.ones(len(examples), dtype=np.int64)
+        self.fingerprint = digest_of("pictures", examples.fingerprint, processor.to_json_string())
+        self._factor, self._shift = (part.reshape(3, 1, 1) for part in _factors(processor))
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, at: int) -> Example:
+        example = dict(self.examples[at])
+        values_3HW = np.ascontiguousarray(example.pop("image").transpose(2, 0, 1), dtype=np.float32)
+        return {"pixel_values": values_3HW * self._factor - self._shift, **example}
 
 
 class ImageEncoder:

@@ -17,6 +17,8 @@ from danlu.models.origin import Origin, as_plain, find_origin, kind_errors
 
 _CAUSAL = "AutoModelForCausalLM"
 _WHOLE = (_CAUSAL, "AutoModelForSeq2SeqLM")
+_NOTES = ("image_mean", "image_std")
+"""options that are no family's own keys: a loaded model's config is given them afterwards"""
 _BUILT_WITH = {"auto": "sdpa", "danlu": "sdpa"}
 register_families()
 
@@ -141,6 +143,7 @@ def _from_pretrained(
             mend="Train with adapter: {merge: true}, or give the model that it belongs to",
         )
     auto = auto_class_of(auto_class)
+    keys = {key: value for key, value in options.items() if key not in _NOTES}
     with kind_errors(origin):
         loaded = _with_attention(
             auto.from_pretrained,
@@ -150,9 +153,11 @@ def _from_pretrained(
             dtype=torch.float32,
             output_loading_info=True,
             **_common(config, origin),
-            **options,
+            **keys,
         )
     model, info = loaded
+    for key in options.keys() - keys.keys():
+        setattr(model.config, key, options[key])
     return as_plain(model, origin), sorted(info["missing_keys"])
 
 

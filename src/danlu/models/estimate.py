@@ -12,6 +12,7 @@ from danlu.models.quantise import num_quantised, quantised_layers
 HEAD_ROWS = 1024
 """rows of logits that the fused head keeps at once"""
 
+_USUAL_SIDE = 224
 _MLP_PARTS = {"silu": 4, "swish": 4, "gelu_new": 5, "gelu_pytorch_tanh": 4}
 """tensors as wide as the feed-forward part that are kept for the backward pass, by activation; 3 for others"""
 
@@ -30,9 +31,14 @@ def flops_per_token(model: nn.Module, context: int) -> float:
     up, and of a mixture's experts those that a token visits. A frozen weight costs 4 instead of 6, since its own
     gradient is not taken. Attention is counted over the whole context (or window), as is usual, although half of it
     is masked; work done twice (recomputed activations) is not counted.
+
+    For a model that reads pictures, whose weights are used at many places, a token is a whole picture, and what a
+    forward pass multiplies is counted and taken three times, whatever `context` is.
     """
     config = model.config
     assert isinstance(config, PreTrainedConfig)
+    if getattr(model, "main_input_name", "") == "pixel_values":
+        return 3.0 * _flops_per_image(model)
     share = _share_of_experts(config)
     products = 4.0 * num_quantised(model)
     for name, weight in _multiplied(model):
@@ -40,6 +46,23 @@ def flops_per_token(model: nn.Module, context: int) -> float:
         products += weight.numel() * used * (6.0 if weight.requires_grad else 4.0)
     sizes = _Sizes.of(config)
     return products + 12.0 * sizes.layers * sizes.inner * min(context, sizes.window or context)
+
+
+def _flops_per_image(model: nn.Module) -> float:
+    """Of the products of one forward pass, without gradients, on a picture of the size that the config names."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    side = getattr(model.config, "image_size", None) or _USUAL_SIDE
+    height, width = side if isinstance(side, (list, tuple)) else (side, side)
+    weight = next(model.parameters())
+    pixels_BCHW = torch.zeros(1, getattr(model.config, "num_channels", 3), height, width, device=weight.device)
+    was_training, counter = model.training, FlopCounterMode(display=False)
+    try:
+        with torch.no_grad(), counter:
+            model.eval()(pixel_values=pixels_BCHW.to(weight.dtype))
+    finally:
+        model.train(was_training)
+    return float(counter.get_total_flops())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -61,7 +61,7 @@ def _predictions(opened: OpenModel, source: Source, options: Mapping[str, object
     def fields() -> Iterator[Mapping[str, object]]:
         for row in _rows(source):
             waiting.append(row)
-            yield row.fields
+            yield opened.task.fields_of(row)
 
     try:
         for made in opened.task.predict(opened.model, opened.tools, fields(), options):
@@ -71,9 +71,20 @@ def _predictions(opened: OpenModel, source: Source, options: Mapping[str, object
                 raise BadRow(
                     file=row.file, number=row.number, field=name, problem="has the name of a result", mend="Rename it"
                 ).error()
-            yield {**row.fields, **made}
+            yield {**_readable(row.fields), **made}
     except BadField as bad:
         raise _refusal(bad.in_row(waiting[-1])) from bad
+
+
+def _readable(fields: Mapping[str, object]) -> dict[str, object]:
+    """The fields without files' bytes, which are no use in a line of text; of {bytes, path} the path is left."""
+    shown: dict[str, object] = {}
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):
+            shown[name] = value.get("path")
+        elif not isinstance(value, bytes):
+            shown[name] = value
+    return shown
 
 
 def _rows(source: Source) -> Iterator[Row]:

@@ -38,11 +38,12 @@ def class_loss(logits_BC: Tensor, batch: Batch, *, label_smoothing: float = 0.0)
 class ClassEvaluator(Evaluator):
     """Keeps logits and labels of every row, which is what a ranking metric such as AUROC needs.
 
-    Rows count once each: weights of classes are for the training.
+    Rows count once each: weights of classes are for the training. With `top` the share of rows whose class is among the
+    so many likeliest is measured too, as `top5` for 5.
     """
 
-    def __init__(self, names: Sequence[str], own: Mapping[str, OwnMetric]) -> None:
-        self.names, self.own = tuple(names), own
+    def __init__(self, names: Sequence[str], own: Mapping[str, OwnMetric], *, top: int | None = None) -> None:
+        self.names, self.own, self.top = tuple(names), own, top
         self.logits: list[Tensor] = []
         self.labels: list[Tensor] = []
         self.kind = ""
@@ -75,7 +76,8 @@ class ClassEvaluator(Evaluator):
         }[self.kind]
         truth = truth if self.kind == "numbers" else truth.astype(np.int64)
         own = measured(self.own, predicted, truth, self.names)
-        return {**measure(predicted, truth), "loss": self._loss(), **own}
+        top = {} if self.top is None else {f"top{self.top}": scores.top_accuracy(predicted, truth, self.top)}
+        return {**measure(predicted, truth), **top, "loss": self._loss(), **own}
 
     def tables(self) -> dict[str, object]:
         if self.kind == "numbers":

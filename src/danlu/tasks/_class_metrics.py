@@ -53,6 +53,14 @@ def label_scores(probabilities_NC: np.ndarray, labels_N: np.ndarray) -> dict[str
     }
 
 
+def top_accuracy(probabilities_NC: np.ndarray, labels_N: np.ndarray, top: int) -> float:
+    """The share of rows whose class is among the `top` likeliest."""
+    scores, labels = torch.from_numpy(probabilities_NC), torch.from_numpy(labels_N)
+    num_classes = scores.shape[1]
+    measure = torchmetrics().multiclass_accuracy
+    return float(measure(scores, labels, num_classes, average="micro", top_k=min(top, num_classes)))
+
+
 def marks_scores(probabilities_NC: np.ndarray, marks_NC: np.ndarray) -> dict[str, float]:
     """Any number of labels a row, each chosen at a probability of a half: all of LABELS_METRICS but the loss.
 

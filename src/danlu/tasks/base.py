@@ -15,6 +15,7 @@ from danlu.core.technique import StepContext
 from danlu.data.columns import Columns, find_columns
 from danlu.data.config import DataConfig
 from danlu.data.examples import ExampleSet
+from danlu.data.rows import Row
 
 Example = Mapping[str, np.ndarray]
 Collate = Callable[[Sequence[Example], Tensor], Batch]
@@ -143,6 +144,10 @@ class Task(Config):
     def samples(self, model: nn.Module, data: Prepared, seed: int) -> list[dict[str, str]]:
         """A few outputs to read, as fields of `sample` records; empty where there is nothing to read."""
         return []
+
+    def fields_of(self, row: Row) -> Mapping[str, object]:
+        """What `predict` is given of a row: its fields, and for paths of pictures where to look for them."""
+        return row.fields
 
     @abc.abstractmethod
     def predict(

@@ -24,6 +24,8 @@ def _use(run: RunRecords) -> list[dict[str, str]]:
     text = any(record.get("prompt") for record in run.of("sample"))
     prompt = next((str(record["prompt"]) for record in run.of("sample") if record.get("prompt")), "")
     auto = next(iter(run.model_config.get("architectures") or ["AutoModel"]), "AutoModel")  # type: ignore[call-overload]
+    pictures = any(record.get("picture") for record in run.of("sample"))
+    tools = "AutoImageProcessor" if pictures else "AutoTokenizer"
     auto_class = "AutoModelForCausalLM" if text else auto
     steps = [_step("Let it write", f"danlu generate {folder} {_quoted(prompt)}")] if text else []
     return [
@@ -32,9 +34,9 @@ def _use(run: RunRecords) -> list[dict[str, str]]:
         _step("Run it over a file, a row a line", f"danlu predict {folder} --input FILE --out predictions.jsonl"),
         _step(
             "Use it without danlu: the folder is in Hugging Face's own layout",
-            f"from transformers import AutoTokenizer, {auto_class}\n"
+            f"from transformers import {tools}, {auto_class}\n"
             f'model = {auto_class}.from_pretrained("{model}")\n'
-            f'tokenizer = AutoTokenizer.from_pretrained("{model}")',
+            f'{"processor" if pictures else "tokenizer"} = {tools}.from_pretrained("{model}")',
         ),
     ]
 

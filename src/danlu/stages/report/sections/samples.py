@@ -16,12 +16,13 @@ JUDGED = "Rows kept aside are in colour; below them stands what the model takes 
 def section(run: RunRecords) -> Html | None:
     """For each prompt, the first and the last text that was written for it."""
     by_prompt: dict[str, list[Record]] = {}
-    for record in run.of("sample"):
+    written = [record for record in run.of("sample") if "picture" not in record]
+    for record in written:
         by_prompt.setdefault(str(record.get("prompt", "")), []).append(record)
     if not by_prompt:
         return None
     pairs = [{"prompt": prompt, "moments": _moments(records)} for prompt, records in list(by_prompt.items())[:MOST]]
-    judged = all("truth" in record for record in run.of("sample"))
+    judged = all("truth" in record for record in written)
     return render("samples", pairs=pairs, intro=JUDGED if judged else WRITTEN)
 
 
