@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageClassification
 
 from danlu.core import discover
 from danlu.core.technique import SLOTS, Technique
 
-from .tiny import STEPS, Done, farthest, finish, make_engine, whole
+from .tiny import SIDE, STEPS, Done, farthest, finish, make_engine, whole
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(discover.paths("danlu.techniques"))
@@ -33,6 +33,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run_once
 
 
+def _over(name: str) -> dict[str, bool]:
+    """Augmentations have something to do on pictures alone."""
+    return {"pictures": True} if ".augment." in discover.paths("danlu.techniques")[name] else {}
+
+
 def _class(name: str) -> type[Technique]:
     return discover.find("danlu.techniques", name, Technique)
 
@@ -44,11 +49,11 @@ def _example(name: str) -> Technique:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_resumes_bit_for_bit_from_the_middle(name: str, run: Run, tmp_path: Path) -> None:
-    straight = run(_example(name))
+    straight = run(_example(name), **_over(name))
     for path in (straight.engine.plan.folder / "checkpoints").glob("step-*"):
         if int(path.name.rpartition("-")[2]) <= 4:
             shutil.copytree(path, tmp_path / "checkpoints" / path.name)
-    engine = make_engine(tmp_path, [_example(name)])
+    engine = make_engine(tmp_path, [_example(name)], **_over(name))
     engine.restore(engine.checkpoints.newest())
     assert engine.clock.step == 4
     resumed = finish(engine)
@@ -64,7 +69,7 @@ def test_resumes_bit_for_bit_from_the_middle(name: str, run: Run, tmp_path: Path
 @pytest.mark.parametrize("name", NAMES)
 def test_off_is_the_identity(name: str, run: Run) -> None:
     cls = _class(name)
-    off, without = run(cls(**cls.off)), run()
+    off, without = run(cls(**cls.off), **_over(name)), run(**_over(name))
     assert farthest(off.weights, without.weights) == 0.0
     assert farthest(off.exported, without.exported) == 0.0
     assert off.losses == without.losses
@@ -73,7 +78,7 @@ def test_off_is_the_identity(name: str, run: Run) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if _class(name).off])
 def test_its_example_is_not(name: str, run: Run) -> None:
     """Options that do nothing would pass every other test."""
-    example, without = run(_example(name)), run()
+    example, without = run(_example(name), **_over(name)), run(**_over(name))
     changed = farthest(example.exported, without.exported) > 1e-6
     assert changed or example.engine.clock.step < STEPS
 
@@ -83,7 +88,7 @@ def test_one_micro_batch_is_many(name: str, run: Run) -> None:
     """With sgd, which turns equal gradients into equal steps; random draws inside the model are switched off."""
     cls = _class(name)
     technique = cls(**(cls.off if cls.random_in_forward else cls.example))
-    one, many = (run(technique, kind="sgd", lr=0.1, steps=4, micro_rows=rows) for rows in (8, 2))
+    one, many = (run(technique, kind="sgd", lr=0.1, steps=4, micro_rows=rows, **_over(name)) for rows in (8, 2))
     assert farthest(one.weights, many.weights) < 1e-5
     assert farthest(one.exported, many.exported) < 1e-5
     assert one.losses == pytest.approx(many.losses, abs=1e-5)
@@ -91,17 +96,18 @@ def test_one_micro_batch_is_many(name: str, run: Run) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_exports_to_a_model_that_loads_without_danlu(name: str, run: Run, tmp_path: Path) -> None:
-    engine = run(_example(name)).engine
-    tokens_BT = torch.arange(3, 13)[None]
+    engine = run(_example(name), **_over(name)).engine
+    inputs = torch.zeros(1, 3, SIDE, SIDE) if _over(name) else torch.arange(3, 13)[None]
     with engine.weights_to_use() as model, torch.no_grad():
-        expected = model.eval()(tokens_BT).logits
+        expected = model.eval()(inputs).logits
         model.save_pretrained(tmp_path)
         weights = whole(engine)
         model.train()
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation=model.config._attn_implementation)
+    auto = AutoModelForImageClassification if _over(name) else AutoModelForCausalLM
+    loaded = auto.from_pretrained(tmp_path, attn_implementation=model.config._attn_implementation)
     assert type(loaded).__module__.startswith("transformers.")
     assert farthest(dict(loaded.named_parameters()), weights) == 0.0
-    torch.testing.assert_close(loaded(tokens_BT).logits, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(loaded(inputs).logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

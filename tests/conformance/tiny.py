@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageClassification, PreTrainedModel
 
 from danlu.core.clock import Budget, Every
 from danlu.core.journal import Journal
@@ -21,13 +21,14 @@ from danlu.monitor.base import default_probes
 from danlu.optim.build import build_optimizer
 from danlu.optim.config import OptimizerConfig, ScheduleConfig
 from danlu.tasks.base import Prepared
+from danlu.tasks.image_classification import ImageClassification
 from danlu.tasks.text_generation import TextGeneration
 from danlu.train.engine import Engine
 from danlu.train.interrupts import Interrupts
 from danlu.train.loop import Ending, train
 from danlu.train.plan import Plan
 
-VOCAB, CONTEXT, STEPS = 64, 16, 8
+VOCAB, CONTEXT, STEPS, SIDE = 64, 16, 8, 12
 
 
 class Rows:
@@ -52,6 +53,32 @@ class Rows:
 
     def __getitem__(self, at: int) -> dict[str, np.ndarray]:
         return self._rows[at]
+
+
+class Pictures:
+    """Pictures of noise in three classes."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        self.lengths = np.ones(count, dtype=np.int64)
+        self.fingerprint = f"pictures {count} {seed}"
+        self._pixels = draw.normal(0, 1, (count, 3, SIDE, SIDE)).astype(np.float32)
+        self._labels = draw.integers(0, 3, count)
+
+    def __len__(self) -> int:
+        return len(self._pixels)
+
+    def __getitem__(self, at: int) -> dict[str, np.ndarray]:
+        return {"pixel_values": self._pixels[at], "label": np.asarray(self._labels[at])}
+
+
+@functools.cache
+def _fresh_for_pictures() -> PreTrainedModel:
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    scale = {"image_mean": [0.5] * 3, "image_std": [0.2] * 3}
+    config = AutoConfig.for_model("vit", image_size=SIDE, patch_size=4, num_labels=3, **sizes, **scale)
+    return AutoModelForImageClassification.from_config(config)
 
 
 @functools.cache
@@ -95,17 +122,22 @@ def make_engine(
     world: World | None = None,
     strategy: str = "ddp",
     control: str = "auto",
+    pictures: bool = False,
 ) -> Engine:
     """An engine over 48 rows in batches of 8, that evaluates every second step and saves every fourth."""
     world = world or World()
-    prepared = Prepared(train=Rows(48, 1), valid=Rows(12, 2), tools=None, context=CONTEXT, padded=True)
+    kind_of_rows = Pictures if pictures else Rows
+    prepared = Prepared(
+        train=kind_of_rows(48, 1), valid=kind_of_rows(12, 2), tools=None, context=CONTEXT, padded=not pictures
+    )
+    task = ImageClassification(num_samples=0, labels=("a", "b", "c")) if pictures else TextGeneration(num_samples=0)
     optimizer = OptimizerConfig(kind=kind, lr=lr)
     plan = Plan(
         name="tiny",
         seed=0,
-        task=TextGeneration(num_samples=0),
+        task=task,
         data=prepared,
-        model=copy.deepcopy(_fresh()),
+        model=copy.deepcopy(_fresh_for_pictures() if pictures else _fresh()),
         make_optimizer=lambda module: build_optimizer(optimizer, module),
         dials=(ScheduleConfig(warmup=2).dial(lr),),
         techniques=techniques,

@@ -41,6 +41,7 @@ TABLE = "\0table"
 """the key under which `located` keeps the file that a row comes from"""
 
 _VERSION = 1
+_PATCH = 16
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, IndexError, KeyError, EOFError, struct.error, zlib.error)
 """what PIL raises about files that are not sound"""
 
@@ -191,12 +192,18 @@ def pixel_values(images: Sequence[np.ndarray], processor: Any) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().mul(factor).sub_(shift).contiguous()
 
 
+def num_tokens(height: int, width: int) -> int:
+    """What a picture costs when batches are measured in tokens: its patches of 16 × 16 pixels, as in a usual ViT."""
+    return -(-height // _PATCH) * -(-width // _PATCH)
+
+
 class Pictures:
-    """Examples whose `image` is given as `pixel_values` (3, H, W) fp32, scaled and normalised; each costs 1."""
+    """Examples whose `image` is given as `pixel_values` (3, H, W) fp32, scaled and normalised."""
 
     def __init__(self, examples: ExampleSet, processor: Any) -> None:
         self.examples, self.processor = examples, processor
-        self.lengths = np.ones(len(examples), dtype=np.int64)
+        self.num_tokens = num_tokens(*examples[0]["image"].shape[:2])
+        self.lengths = np.full(len(examples), self.num_tokens, dtype=np.int64)
         self.fingerprint = digest_of("pictures", examples.fingerprint, processor.to_json_string())
         self._factor, self._shift = (part.reshape(3, 1, 1) for part in _factors(processor))
 

@@ -32,13 +32,13 @@ def flops_per_token(model: nn.Module, context: int) -> float:
     gradient is not taken. Attention is counted over the whole context (or window), as is usual, although half of it
     is masked; work done twice (recomputed activations) is not counted.
 
-    For a model that reads pictures, whose weights are used at many places, a token is a whole picture, and what a
-    forward pass multiplies is counted and taken three times, whatever `context` is.
+    For a model that reads pictures, whose weights are used at many places, what one forward pass multiplies is counted,
+    taken three times and shared out among the `context` tokens that a picture counts as.
     """
     config = model.config
     assert isinstance(config, PreTrainedConfig)
     if getattr(model, "main_input_name", "") == "pixel_values":
-        return 3.0 * _flops_per_image(model)
+        return 3.0 * _flops_per_image(model) / context
     share = _share_of_experts(config)
     products = 4.0 * num_quantised(model)
     for name, weight in _multiplied(model):

@@ -29,6 +29,7 @@ from danlu.data.images import (
     image_columns,
     located,
     make_processor,
+    num_tokens,
     pixel_scale,
     pixel_values,
 )
@@ -122,7 +123,7 @@ class ImageClassification(Task):
             train=Pictures(Balanced(parts[0]) if self.class_weights == "balanced" else parts[0], processor),
             valid=Pictures(parts[1], processor),
             tools=processor,
-            context=1,
+            context=num_tokens(*shape[:2]),
             model_options=_model_options(names, processor, None if base else shape[:2]),
             facts={
                 "train_examples": len(parts[0]),
@@ -143,15 +144,16 @@ class ImageClassification(Task):
         return Pictures(_encoded(opened, columns, self.labels, tools, data, []), tools)
 
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
-        """`pixel_values` (B, 3, H, W) fp32; `labels` holds `classes` (B,) int64. A picture counts as one token."""
+        """`pixel_values` (B, 3, H, W) fp32; `labels` holds `classes` (B,) int64."""
         ones_B = torch.ones(len(examples), dtype=torch.int64)
+        pixels_B3HW = torch.from_numpy(np.stack([example["pixel_values"] for example in examples]))
         weighted = "weight" in examples[0]
         return Batch(
-            inputs={"pixel_values": torch.from_numpy(np.stack([example["pixel_values"] for example in examples]))},
+            inputs={"pixel_values": pixels_B3HW},
             labels={"classes": torch.tensor([int(example["label"]) for example in examples])},
             example_ids_B=ids_B,
             targets_B=ones_B,
-            tokens_B=ones_B.clone(),
+            tokens_B=ones_B * num_tokens(*pixels_B3HW.shape[2:]),
             weights_B=torch.tensor([float(example["weight"]) for example in examples]) if weighted else None,
         )
 
