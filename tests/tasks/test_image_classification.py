@@ -157,15 +157,15 @@ def test_flops_are_those_of_the_products() -> None:
 
 def test_words_that_a_family_lacks_are_refused() -> None:
     config = ModelConfig.model_validate({"design": {"family": "resnet", "layers": 3}})
-    with pytest.raises(RequestError, match="resnet has no layers.*options: depths"):
+    with pytest.raises(RequestError, match=r"resnet has no layers.*options: depths"):
         build_model(config, auto_class=ImageClassification.auto_class)
 
 
 def test_wrong_requests(tmp_path: Path) -> None:
     data = DataConfig(train=str(folder_of(tmp_path / "pictures", num=2)), valid="25%", cache=str(tmp_path / "cache"))
-    with pytest.raises(RequestError, match="no metric 'acuracy'.*accuracy"):
+    with pytest.raises(RequestError, match=r"no metric 'acuracy'.*accuracy"):
         ImageClassification(judge="acuracy").prepare(data, seed=0, base=None, say=lambda _text: None)
-    with pytest.raises(DataError, match="level/00.png, row 1, field folder: .*label 'level'"):
+    with pytest.raises(DataError, match=r"level/00.png, row 1, field folder: .*label 'level'"):
         ImageClassification(labels=("a", "b")).prepare(data, seed=0, base=None, say=lambda _text: None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RequestError, match="no image processor"):

@@ -24,8 +24,9 @@ from danlu.data.columns import Columns
 from danlu.data.config import DataConfig, share_of
 from danlu.data.detection import BoxForm, DetectionEncoder, detection_columns
 from danlu.data.examples import Examples, ExampleSet
-from danlu.data.images import ImageReader, files_digest, make_processor, pixel_values
+from danlu.data.images import ImageReader, files_digest, located, make_processor, pixel_scale, pixel_values
 from danlu.data.labels import scan_labels
+from danlu.data.rows import Row
 from danlu.data.sources import Source
 from danlu.data.split import split_source
 from danlu.models.forward import Forward
@@ -120,11 +121,12 @@ class ObjectDetection(Task):
             train=train,
             valid=valid,
             tools=self._held.processor,
-            context=data.context,
+            context=int(train.lengths[0]),
             model_options={
                 "num_labels": len(names),
                 "id2label": dict(enumerate(names)),
                 "label2id": {name: at for at, name in enumerate(names)},
+                **pixel_scale(self._held.processor),
             },
             facts=_facts(train, valid, len(names)),
             skipped=skipped,
@@ -194,6 +196,10 @@ class ObjectDetection(Task):
                 }
             )
         return made
+
+    def fields_of(self, row: Row) -> Mapping[str, object]:
+        """With the table that they stand in, against which paths are read."""
+        return located(row)
 
     def predict(
         self, model: nn.Module, tools: Tools, rows: Iterable[Mapping[str, object]], options: Mapping[str, object]

@@ -40,7 +40,10 @@ def batch() -> Batch:
     images[1] = -2.0
     return Batch(
         inputs={"pixel_values": images},
-        labels={"boxes": tuple(boxes), "classes": tuple(torch.full((len(entry),), at) for at, entry in enumerate(boxes))},
+        labels={
+            "boxes": tuple(boxes),
+            "classes": tuple(torch.full((len(entry),), at) for at, entry in enumerate(boxes)),
+        },
         example_ids_B=torch.arange(ROWS) + 100,
         targets_B=torch.tensor([len(entry) for entry in boxes]),
         tokens_B=torch.full((ROWS,), 4),

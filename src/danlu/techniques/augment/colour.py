@@ -45,8 +45,10 @@ class Colour(Technique):
         mean_3, std_3 = pixel_scale(ctx.model, images_B3HW)
         draws_B4 = draws("colour", batch, ctx, 4).to(images_B3HW)
         limits = (self.brightness, self.contrast, self.saturation)
-        factors = [spread(draws_B4[:, at], 1 - limit, 1 + limit) for at, limit in enumerate(limits)]
+        bright_B, contrast_B, saturation_B = (
+            spread(draws_B4[:, at], 1 - limit, 1 + limit) for at, limit in enumerate(limits)
+        )
         hue_B = spread(draws_B4[:, 3], -self.hue, self.hue)
         means_B3 = images_B3HW.mean((2, 3)) * std_3 + mean_3
-        maps = augment.colour_maps(means_B3, *factors, hue_B)
+        maps = augment.colour_maps(means_B3, bright_B, contrast_B, saturation_B, hue_B)
         return with_pictures(batch, augment.colour(images_B3HW, *maps, mean_3=mean_3, std_3=std_3))

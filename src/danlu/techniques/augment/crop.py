@@ -20,8 +20,9 @@ class Crop(Technique):
         area a ~ U[scale, 1] of the picture; width : height r ~ exp U[−ln stretch, ln stretch]; place even
 
     Source: Szegedy et al. 2015, "Going Deeper with Convolutions", section 6. The part is at most the picture; its
-    pixels are taken bilinearly. Boxes move along; those of which less than `visible` is left are dropped. What a picture
-    draws depends on seed, step and example. Pictures only: other batches stay as they are. Cost: some ms a batch.
+    pixels are taken bilinearly. Boxes move along; those of which less than `visible` is left are dropped. What a
+    picture draws depends on seed, step and example. Pictures only: other batches stay as they are. Cost: some ms a
+    batch.
 
     When not: where what matters is small or stands at the edge; with too small a scale the object itself is cut away.
     """

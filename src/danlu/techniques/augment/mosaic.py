@@ -1,7 +1,5 @@
 """Mosaic: parts of four pictures make one, with their boxes."""
 
-from typing import ClassVar
-
 import torch
 from pydantic import Field
 
@@ -16,10 +14,11 @@ class Mosaic(Technique):
 
         window of H × W on a canvas of 2H × 2W; the meeting point even in the middle of it, in whole pixels
 
-    Source: Bochkovskiy et al. 2020, "YOLOv4", section 3.4. Nothing is scaled: every pixel is a picture's own, so combine
-    it with `affine` or `crop` for objects of other sizes. The first picture is the row's own; the other three are
-    drawn from the rows that this process holds, so unlike the other augmentations the result depends on how the batch is shared
-    out among processes. Batches with boxes only: others stay as they are. Cost: a copy of the pictures.
+    Source: Bochkovskiy et al. 2020, "YOLOv4", section 3.4. Nothing is scaled: every pixel is a picture's own, so
+    combine it with `affine` or `crop` for objects of other sizes. The first picture is the row's own; the other three
+    are drawn from the rows that this process holds, so unlike with the other augmentations the result depends on how
+    the batch is shared out among processes. Batches with boxes only: others stay as they are. Cost: a copy of the
+    pictures.
 
     When not: where the surroundings tell (a picture's whole scene), or in the last epochs: switch it off for these.
     """
