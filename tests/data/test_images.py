@@ -68,6 +68,7 @@ def test_a_folder_of_class_folders(tmp_path: Path) -> None:
     assert np.array_equal(examples[5]["image"], picture(11))  # of its own size, a picture comes back to the bit
 
 
+@pytest.mark.slow
 def test_several_processes_encode_the_same(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "pets")
     one, two = (encoded(str(root), tmp_path / f"cache{workers}", workers=workers)[0] for workers in (1, 2))
