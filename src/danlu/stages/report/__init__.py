@@ -81,7 +81,7 @@ def _lead(run: RunRecords) -> str:
     if len(series.finite) > 1 and run.best:
         best = number(run.best["metrics"][run.judged])  # type: ignore[index]
         first = shown(run.judged, series.finite[0])
-        said.append(f"On text kept aside, its {label(run.judged)} went from {first} to {shown(run.judged, best)}.")
+        said.append(f"On data kept aside, its {label(run.judged)} went from {first} to {shown(run.judged, best)}.")
     return " ".join(said)
 
 

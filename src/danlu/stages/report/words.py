@@ -16,7 +16,18 @@ MEANINGS = {
     "mae": "How far the number is off, on average.",
     "rmse": "How far the number is off, with large errors counting more.",
     "r2": "The share of the spread that is explained. 0 is no better than always saying the mean, 1 is perfect.",
+    "map": "Mean average precision over the classes and over overlaps of .50 to .95, as COCO has it. 1 is perfect.",
+    "map_50": "The same where half an overlap counts as found.",
+    "hr": "The share of cases in which what was chosen stands within the first so many of the list.",
+    "recall": "The share of what is right that stands within the first so many of the list.",
+    "ndcg": "How high in the list what is right stands: 1 at the top, less further down.",
+    "mrr": "The mean of 1 over the place at which what is right stands.",
+    "coverage": "The share of all items that stand in anybody's list.",
+    "bleu": "How many runs of one to four words it shares with the reference, 0 to 100.",
+    "chrf": "How many runs of letters it shares with the reference, 0 to 100; kinder to endings than BLEU.",
+    "ter": "Edits needed to make it the reference, for each 100 of its words. Lower is better.",
 }
+"""by name, without the place in a list (`ndcg@10`)"""
 
 
 def count(value: float) -> str:
@@ -88,10 +99,11 @@ def shown(name: str, value: float) -> str:
     return significant(value, 4 if abs(value) >= 1 else 3)
 
 
-def explained(name: str, value: float, facts: Mapping[str, float]) -> str:
+def explained(name: str, value: float, facts: Mapping[str, float], *, answer: str = "token") -> str:
     """What a metric's number means, for somebody who meets it for the first time; empty when we do not know.
 
-    `facts` may hold `vocabulary` (tokens) and `first` (the number at the first evaluation).
+    `facts` may hold `vocabulary` (tokens) and `first` (the number at the first evaluation). `answer` is what the model
+    gives a chance to, and that the loss is of; empty where the loss is made otherwise.
     """
     if not math.isfinite(value):
         return "This is not a number: the model broke down before it was measured."
@@ -106,11 +118,11 @@ def explained(name: str, value: float, facts: Mapping[str, float]) -> str:
             f"Before each token the model is as unsure as if it had to choose among {significant(value)} equally "
             f"likely ones{out_of}. 1 would be certainty."
         )
-    if name == "loss":
+    if name == "loss" and answer:
         return (
-            f"The average of −log p(right token), in nats, on text kept aside. It gave the right token a chance of "
-            f"{percent(math.exp(-value))} (the geometric mean)."
+            f"The average of −log p(right {answer}), in nats, on data kept aside. It gave the right {answer} a "
+            f"chance of {percent(math.exp(-value))} (the geometric mean)."
         )
     if name == "accuracy":
         return f"The share of answers that were right: {percent(value)}."
-    return MEANINGS.get(name, "")
+    return MEANINGS.get(name.partition("@")[0], "")

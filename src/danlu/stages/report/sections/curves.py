@@ -47,8 +47,8 @@ def _loss(run: RunRecords) -> Html | None:
             Line(label="kept aside", series=valid, style="accent"),
         ],
         title="Loss",
-        caption="Lower is better. Training text is seen while learning; text kept aside never is. When the second line "
-        "rises while the first still falls, the model has begun to learn by heart."
+        caption="Lower is better. Training data are seen while learning; those kept aside never are. When the second "
+        "line rises while the first still falls, the model has begun to learn by heart."
         + (" Dotted uprights are findings; the timeline names them." if happened else ""),
         marks=happened,
         tall=True,

@@ -1,6 +1,7 @@
 """The numbers that a person came for, each with what it means."""
 
 import math
+from collections.abc import Mapping
 
 from danlu.core.journal import number
 from danlu.stages.report.html import render
@@ -25,11 +26,22 @@ def _metrics(run: RunRecords) -> list[dict[str, str]]:
         facts["vocabulary"] = float(vocabulary)
     record = run.best or (run.of("evaluation")[-1:] or [{}])[0]
     metrics = part(record, "metrics")
-    names = sorted(metrics, key=lambda name: FIRST.index(name) if name in FIRST else len(FIRST))
-    return [_metric(run, name, number(metrics[name]), facts) for name in names]
+    first = (*([] if run.judged == "loss" else [run.judged]), *FIRST)
+    names = sorted(metrics, key=lambda name: first.index(name) if name in first else len(first))
+    # What never was a number has nothing to be measured on, such as large objects where all are small.
+    told = [
+        name for name in names if name == "loss" or run.metric(name).finite or not math.isnan(number(metrics[name]))
+    ]
+    return [_metric(run, name, number(metrics[name]), facts, _answer(metrics)) for name in told]
 
 
-def _metric(run: RunRecords, name: str, value: float, facts: dict[str, float]) -> dict[str, str]:
+def _answer(metrics: Mapping[str, object]) -> str:
+    if "perplexity" in metrics:
+        return "token"
+    return "answer" if "accuracy" in metrics else ""
+
+
+def _metric(run: RunRecords, name: str, value: float, facts: dict[str, float], answer: str) -> dict[str, str]:
     series = run.metric(name)
     first = series.finite[0] if series else math.nan
     change = f"from {shown(name, first)} at step {count(series.xs[0])}" if math.isfinite(first) else ""
@@ -39,7 +51,7 @@ def _metric(run: RunRecords, name: str, value: float, facts: dict[str, float]) -
         "label": label(name),
         "value": shown(name, value),
         "change": change if len(series.xs) > 1 else f"measured at step {count(series.xs[0])}",
-        "words": explained(name, value, facts),
+        "words": explained(name, value, facts, answer=answer),
     }
 
 
@@ -48,7 +60,7 @@ def _speed(run: RunRecords) -> list[dict[str, str]]:
     rate = run.reading("tokens_per_second").finite
     if rate:
         middle = sorted(rate)[len(rate) // 2]
-        found.append(_plain("tokens per second", count(middle), "The median over the run; a token is a piece of text."))
+        found.append(_plain("tokens per second", count(middle), "The median over the run."))
     mfu = run.reading("mfu").finite
     if mfu:
         words = "Of the arithmetic that this machine can do, the share that went into the model itself (MFU)."
