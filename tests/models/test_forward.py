@@ -73,11 +73,25 @@ def test_trying_out_changes_nothing(tiny: Make) -> None:
     assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_encoder_decoders_and_classifiers_give_logits(tiny: Make) -> None:
-    translator = Forward(tiny("marian", auto_class="AutoModelForSeq2SeqLM"))
-    outputs = translator({"input_ids": IDS, "decoder_input_ids": IDS[:, :3]})
-    assert outputs.logits.shape == (2, 3, 97)
-    assert "encoder_last_hidden_state" in outputs.extra
+@pytest.mark.parametrize(("family", "fused"), [("marian", True), ("bart", True), ("t5", False)])
+def test_the_head_of_an_encoder_decoder_is_left_to_the_loss_where_it_is_plain(
+    tiny: Make, family: str, fused: bool
+) -> None:
+    model = tiny(family, auto_class="AutoModelForSeq2SeqLM")
+    forward, given = Forward(model), {"input_ids": IDS, "decoder_input_ids": IDS[:, :3]}
+    outputs = forward(given)
+    assert (forward.fused, outputs.has_logits) == (fused, not fused)
+    assert outputs.model is model
+    torch.testing.assert_close(outputs.logits, model(**given).logits)
+
+
+def test_a_head_with_a_shift_of_its_own_is_not_plain(tiny: Make) -> None:
+    model = tiny("marian", auto_class="AutoModelForSeq2SeqLM")
+    model.final_logits_bias[0, 5] = 3.0
+    assert not Forward(model).fused
+
+
+def test_classifiers_give_logits(tiny: Make) -> None:
     classifier = Forward(tiny("bert", auto_class="AutoModelForSequenceClassification"))
     assert classifier({"input_ids": IDS}).logits.shape == (2, 2)
 

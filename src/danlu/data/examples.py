@@ -121,9 +121,11 @@ class Examples:
     @functools.cached_property
     def lengths(self) -> np.ndarray:
         """(len,) int64"""
-        for ends in self._ends.values():
-            return np.diff(ends, prepend=0)
-        return np.ones(len(self), dtype=np.int64)
+        return self.lengths_of(next(iter(self._ends))) if self._ends else np.ones(len(self), dtype=np.int64)
+
+    def lengths_of(self, name: str) -> np.ndarray:
+        """(len,) int64: the lengths of a field whose first axis varies."""
+        return np.diff(self._ends[name], prepend=0)
 
     @property
     def num_tokens(self) -> int:

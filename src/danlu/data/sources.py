@@ -14,6 +14,7 @@ from danlu.core.errors import DataError, nearest
 from danlu.data.digits import digits_detection
 from danlu.data.fingerprints import content_digests, digest_of
 from danlu.data.formats.base import COMPRESSIONS, Format
+from danlu.data.formats.parallel import sides
 from danlu.data.hashing import mix
 from danlu.data.places import cache_folder, telling_disk_troubles
 from danlu.data.rows import BadRow, Row
@@ -28,13 +29,20 @@ OnBad = Callable[[BadRow], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file of a source. `name` is how people know it, `key` its place inside the source, `format` who reads it."""
+    """A file of a source. `name` is how people know it, `key` its place inside the source, `format` who reads it.
+
+    Parallel text is one of them: its path has braces, `train.{en,de}`, and stands for several files on disk.
+    """
 
     path: Path
     name: str
     key: str
     format: str
     num_bytes: int
+
+    @property
+    def on_disk(self) -> tuple[Path, ...]:
+        return tuple(sides(self.path).values()) if self.format == "parallel" else (self.path,)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -84,7 +92,9 @@ class Source:
     def digests(self) -> tuple[str, ...]:
         """The content hash of each file."""
         with telling_disk_troubles(self.cache):
-            return tuple(content_digests([file.path for file in self.files], self.cache))
+            known = iter(content_digests([path for file in self.files for path in file.on_disk], self.cache))
+        found = [[next(known) for _ in file.on_disk] for file in self.files]
+        return tuple(digests[0] if len(digests) == 1 else digest_of(*digests) for digests in found)
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -159,7 +169,8 @@ def open_source(spec: str | Sequence[str], *, cache: str | Path | None = None, w
     """The source that `spec` names: file, folder, glob, `builtin:NAME` or hub name; or several of them.
 
     Files of a folder are taken by their endings, in the order of their names; hidden ones are left out. A hub name is
-    NAME, NAME:SPLIT or NAME:CONFIG:SPLIT, with or without `hub:` before it.
+    NAME, NAME:SPLIT or NAME:CONFIG:SPLIT, with or without `hub:` before it. `train.{en,de}` names files that translate
+    each other line by line.
 
     Raises:
         DataError: nothing is there, or nothing that can be read; the message names the nearest that is.
@@ -203,6 +214,8 @@ def _find(spec: str, cache: Path) -> list[SourceFile]:
         return _in_folder(path, spec)
     if path.exists():
         return [_file(path, spec, path.name)]
+    if parts := sides(path):
+        return [_parallel(path, list(parts.values()), spec)]
     if glob.has_magic(spec):
         found = sorted(entry for entry in map(Path, glob.glob(str(path), recursive=True)) if entry.is_file())
         if not found:
@@ -221,6 +234,14 @@ def _format_of(path: Path) -> str | None:
 def _file(path: Path, name: str, key: str) -> SourceFile:
     form = _format_of(path) or _guess(path, name)
     return SourceFile(path=path.resolve(), name=name, key=key, format=form, num_bytes=path.stat().st_size)
+
+
+def _parallel(path: Path, parts: Sequence[Path], spec: str) -> SourceFile:
+    missing = next((part for part in parts if not part.is_file()), None)
+    if missing is not None:
+        raise DataError(f"there is no file {missing}", where=spec, mend=_nearby(missing))
+    num_bytes = sum(part.stat().st_size for part in parts)
+    return SourceFile(path=path.absolute(), name=spec, key=path.name, format="parallel", num_bytes=num_bytes)
 
 
 def _guess(path: Path, name: str) -> str:

@@ -25,7 +25,7 @@ class Forward(nn.Module):
     Two questions are settled once, by comparing on a tiny input:
 
     * Do the logits equal `head(hidden)` for a plain linear head? Then `Outputs` carries hidden state and head, so that
-      a loss may fuse the two; else (scaled or capped logits, encoder-decoders, classifiers) it carries the logits.
+      a loss may fuse the two; else (scaled, shifted or capped logits, classifiers) it carries the logits.
     * Are documents packed in one row (positions that restart, no attention mask) kept apart? If the model does not look
       at positions, a mask is made from them. `packs` is False where nothing helps, as in recurrent models.
     """
@@ -101,16 +101,16 @@ class Forward(nn.Module):
         """Compares both ways with the head's output made loud, so that a cap on the logits cannot hide."""
         head = self.inner.get_output_embeddings()
         body = self.inner.base_model
-        if self.inner.config.is_encoder_decoder or type(head) is not nn.Linear or body is self.inner:
-            self.inner(input_ids=self._tokens(_FIRST), **self._start())
+        given = {"input_ids": self._tokens(_FIRST), **self._start()}
+        if type(head) is not nn.Linear or body is self.inner:
+            self.inner(**given)
             return False
         handle = head.register_forward_hook(lambda _module, _inputs, output: output * _LOUD)
         try:
-            ids_BT = self._tokens(_FIRST)
-            hidden = getattr(body(input_ids=ids_BT, **self._no_cache()), "last_hidden_state", None)
+            hidden = getattr(body(**given), "last_hidden_state", None)
             if hidden is None or hidden.shape[-1] != head.in_features:
                 return False
-            plain, whole = head(hidden), self.inner(input_ids=ids_BT, **self._no_cache()).logits
+            plain, whole = head(hidden), self.inner(**given).logits
             return plain.shape == whole.shape and torch.allclose(plain.float(), whole.float(), rtol=1e-4, atol=1e-2)
         finally:
             handle.remove()

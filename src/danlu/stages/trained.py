@@ -43,14 +43,14 @@ class OpenModel:
         return read_options(DataConfig, {"context": context, **self.data, "train": source, **overrides})
 
 
-def open_model(model: str | Path, *, task: str | None = None) -> OpenModel:
+def open_model(model: str | Path, *, task: str | None = None, options: Mapping[str, object] | None = None) -> OpenModel:
     """Opens a run folder, a model's folder, a .gguf file or a hub name.
 
     What danlu.json beside the weights says decides the task; a model that was not trained by danlu is taken for a
-    language model unless `task` names another.
+    language model unless `task` names another. `options` of the task win over those of its training.
 
     Raises:
-        RequestError: there is no model, or no tokenizer or processor with it, or no such task.
+        RequestError: there is no model, or no tokenizer or processor with it, or no such task or option.
     """
     path = Path(model).expanduser()
     place = path / "model" if (path / "journal.jsonl").is_file() else model
@@ -60,10 +60,10 @@ def open_model(model: str | Path, *, task: str | None = None) -> OpenModel:
         )
     trained = load_trained(place, auto_class=None if task is None else _task_class(task).auto_class)
     notes = trained.notes or {}
-    options = dict(notes.get("task") or {"kind": "text-generation"})
-    kind = str(options.pop("kind"))
+    learnt = dict(notes.get("task") or {"kind": "text-generation"})
+    kind = str(learnt.pop("kind"))
     if task is not None and task.replace("_", "-") != kind:
-        kind, options = task, {}
+        kind, learnt = task, {}
     if trained.tools is None and _task_class(kind).needs_tools:
         raise RequestError(
             "there is no tokenizer or processor beside the model", where=str(place), mend="Copy it into that folder"
@@ -72,7 +72,7 @@ def open_model(model: str | Path, *, task: str | None = None) -> OpenModel:
     return OpenModel(
         model=trained.model.to(device),  # type: ignore[arg-type]
         tools=trained.tools,
-        task=read_options(_task_class(kind), options).for_model(trained.model),
+        task=read_options(_task_class(kind), {**learnt, **(options or {})}).for_model(trained.model),
         data=dict(notes.get("data") or {}),
         device=device,
     )

@@ -72,6 +72,14 @@ class Evaluator(abc.ABC):
         """What is not one number, such as a confusion matrix, by name: JSON types only. Empty where there is none."""
         return {}
 
+    def compare(self, other: "Evaluator") -> dict[str, Mapping[str, float]]:
+        """This model against `other` on the same rows: metric → ours, theirs, their intervals, p. Empty: not possible.
+
+        Raises:
+            DataError: they did not judge the same rows.
+        """
+        return {}
+
 
 class Task(Config):
     """The parent of all tasks. `auto_class` names the transformers Auto class that its models are made with."""

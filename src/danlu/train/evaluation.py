@@ -1,5 +1,6 @@
 """Evaluation: the task's metrics over every example once, on one process or many."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -12,7 +13,8 @@ from danlu.core.dials import Dials
 from danlu.core.technique import StepContext
 from danlu.dist.local import reshard
 from danlu.dist.world import World
-from danlu.tasks.base import Task
+from danlu.dist.wrap import full_weights
+from danlu.tasks.base import Evaluator, Task
 from danlu.train.plan import Precision
 from danlu.train.stepper import autocast
 
@@ -24,16 +26,36 @@ class Measured(NamedTuple):
     tables: dict[str, object]
 
 
-@torch.no_grad()
 def evaluate(
     module: nn.Module, task: Task, batches: Iterator[Batch], *, world: World, precision: Precision
 ) -> Measured:
-    """The metrics of `module` (a LossModule, wrapped or not) over this process's share of the batches.
+    """The metrics of `module` (a LossModule, wrapped or not) over this process's share of the batches."""
+    whole = gathered(module, task, batches, world=world, precision=precision)
+    return Measured(whole.result(), whole.tables())
+
+
+@torch.no_grad()
+def gathered(
+    module: nn.Module, task: Task, batches: Iterator[Batch], *, world: World, precision: Precision
+) -> Evaluator:
+    """The task's evaluator after every example, the same on each process.
 
     Processes go in rounds, since a sharded model needs all of them for each forward; one that has run out of batches
     computes on a muted row. The module is left in the mode that it was in.
     """
-    evaluator, muted = task.evaluator(), None
+    evaluator = task.evaluator()
+    with full_weights(module) if evaluator.asks_model else contextlib.nullcontext(module) as whole_module:
+        _take_in(evaluator, whole_module, batches, world, precision)
+    whole = task.evaluator()
+    for state in world.gather_objects(evaluator.state()):
+        whole.absorb(state)
+    return whole
+
+
+def _take_in(
+    evaluator: Evaluator, module: nn.Module, batches: Iterator[Batch], world: World, precision: Precision
+) -> None:
+    muted = None
     was_training = module.training
     module.eval()
     ctx = _quiet_context(module, world)
@@ -51,10 +73,6 @@ def evaluate(
     finally:
         module.train(was_training)
         reshard(module)
-    whole = task.evaluator()
-    for state in world.gather_objects(evaluator.state()):
-        whole.absorb(state)
-    return Measured(whole.result(), whole.tables())
 
 
 def _quiet_context(module: nn.Module, world: World) -> StepContext:
