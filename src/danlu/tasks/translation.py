@@ -231,7 +231,8 @@ class Translation(Task):
                 group = [examples[at] for at in places]
                 made = self._translated(model, tools, group, limit=limit, beams=asked.beams)
                 texts.update(zip(places, made, strict=True))
-            yield from ({"prediction": texts[at]} for at in range(len(examples)))
+            for at in range(len(examples)):
+                yield {"prediction": texts[at]}
 
     def _translated(
         self, model: nn.Module, tokenizer: Tools, examples: Sequence[Example], *, limit: int, beams: int
