@@ -35,7 +35,10 @@ for words in (["--help"], *([name, "--help"] for name in {names})):
 heavy = {{"torch", "transformers", "numpy", "rich", "yaml"}} & set(sys.modules)
 assert not heavy, heavy
 """
-COMMANDS = "init inspect explain train tune evaluate predict generate collect schema doctor".split()
+COMMANDS = [
+    *("init", "inspect", "explain", "train", "tune", "evaluate", "predict", "generate", "collect"),
+    *("schema", "doctor"),
+]
 
 
 @pytest.fixture
