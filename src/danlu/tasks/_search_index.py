@@ -168,6 +168,8 @@ class Index:
                     self._build(usearch.Index, aside)
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         graph = usearch.Index.restore(str(folder / "graph.usearch"))
+        if meta["recall"] < GOOD_RECALL:  # vectors without any structure: nothing but comparing all of them will do
+            return None
         graph.expansion_search, self.recall = meta["expansion"], meta["recall"]
         return graph
 
