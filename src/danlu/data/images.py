@@ -189,7 +189,8 @@ def _factors(processor: Any) -> tuple[np.ndarray, np.ndarray]:
 def pixel_values(images: Sequence[np.ndarray], processor: Any) -> Tensor:
     """(B, 3, H, W) fp32 of pictures of one size, scaled and normalised as the processor says."""
     factor, shift = (torch.from_numpy(part).view(1, -1, 1, 1) for part in _factors(processor))
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().mul(factor).sub_(shift).contiguous()
+    bytes_BCHW = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()  # turned while it is small
+    return bytes_BCHW.float().mul_(factor).sub_(shift)
 
 
 def num_tokens(height: int, width: int) -> int:
