@@ -23,6 +23,23 @@ def num_parameters(model: nn.Module, *, trainable: bool = False) -> int:
     return counted if trainable else counted + num_quantised(model)
 
 
+def parameters_by_part(model: nn.Module) -> dict[str, int]:
+    """Parameters by what they are for, told by their names; the largest first."""
+    words = {
+        "attention": ("attn", "attention"),
+        "feed-forward": ("mlp", "ffn", "feed_forward", "fc1", "fc2", "intermediate", "expert"),
+        "embedding": ("emb", "wte", "wpe", "shared"),
+        "norms": ("norm", "ln_", "ln."),
+        "head": ("lm_head", "classifier", "score"),
+    }
+    found: dict[str, int] = {}
+    for name, weight in model.named_parameters():
+        part = next((part for part, hints in words.items() if any(hint in name for hint in hints)), "other")
+        part = "norms" if weight.ndim == 1 and "norm" in name else part
+        found[part] = found.get(part, 0) + weight.numel()
+    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
+
+
 def flops_per_token(model: nn.Module, context: int) -> float:
     """Floating-point operations of a forward and backward pass for one token.
 

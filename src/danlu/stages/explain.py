@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from danlu.core.clock import Budget, Clock, Every
 from danlu.core.dials import Dial, constant
 from danlu.core.technique import in_order
 from danlu.core.words import count, duration, size, sparkline
+from danlu.data.columns import Columns
 from danlu.data.sources import Source, open_source
 from danlu.data.split import split_source
 from danlu.recipe.recipe import Recipe
@@ -67,9 +68,18 @@ class Facts:
     free_bytes: float
 
     @property
+    def pictures(self) -> bool:
+        """Whether a row is a picture: then what is counted are pictures, not tokens."""
+        return self.kind == "image"
+
+    @property
+    def unit(self) -> str:
+        return "pictures" if self.pictures else "tokens"
+
+    @property
     def tokens_per_step(self) -> float:
         batch = self.recipe.train.batch
-        return float(batch.tokens or (batch.examples or 1) * self.recipe.data.context)
+        return float(batch.tokens or (batch.examples or 1) * (1 if self.pictures else self.recipe.data.context))
 
     @property
     def seconds_per_step(self) -> float:
@@ -130,8 +140,15 @@ def _gather(recipe: Recipe, processes: int) -> Facts:
     data, device = recipe.data, pick_device()
     train, valid = split_source(open_source(data.train_sources, cache=data.cache), data.valid, recipe.seed)
     columns = recipe.task.columns(train.peek()[0].fields, data, train.spec)
-    vocab_size, bytes_per_token = _tokenizer(recipe, train, list(columns.by_role.values()))
-    model = sketch_model(recipe.model, auto_class=recipe.task.model_class, vocab_size=vocab_size, context=data.context)
+    pictures, side = columns.kind == "image", getattr(recipe.task, "image_size", None)
+    vocab_size, bytes_per_token = (0, _bytes_a_row(train)) if pictures else _tokenizer(recipe, train, columns)
+    model = sketch_model(
+        recipe.model,
+        auto_class=recipe.task.model_class,
+        vocab_size=vocab_size or None,
+        context=data.context,
+        options={"image_size": side} if side and recipe.model.design else None,
+    )
     model.requires_grad_(recipe.model.adapter is None)
     precision = pick_precision(recipe.train.precision, device)
     free = available_bytes() / processes if device.type == "cpu" else _device_bytes()
@@ -148,7 +165,7 @@ def _gather(recipe: Recipe, processes: int) -> Facts:
         vocab_size=vocab_size,
         train_tokens=max(1.0, _kept_bytes(train) / bytes_per_token),
         model=model,
-        flops_per_token=flops_per_token(model, data.context),
+        flops_per_token=flops_per_token(model, 1 if pictures else data.context),
         flops_per_second=measure_gemm(precision, device),
         rows=rows,
         memory=memory,
@@ -156,7 +173,11 @@ def _gather(recipe: Recipe, processes: int) -> Facts:
     )
 
 
-def _tokenizer(recipe: Recipe, train: Source, columns: Sequence[str]) -> tuple[int, float]:
+def _bytes_a_row(train: Source) -> float:
+    return train.num_bytes / max(1, sum(train.num_rows(file) for file in train.files))
+
+
+def _tokenizer(recipe: Recipe, train: Source, columns: Columns) -> tuple[int, float]:
     """(size of the vocabulary, bytes a token), the second from a few rows when there is a tokenizer already."""
     from danlu.data.config import DEFAULT_VOCABULARY
     from danlu.data.tokenizers import load_tokenizer
@@ -167,7 +188,8 @@ def _tokenizer(recipe: Recipe, train: Source, columns: Sequence[str]) -> tuple[i
         return (config.size if config else DEFAULT_VOCABULARY), BYTES_PER_TOKEN
     tokenizer = load_tokenizer(name)
     rows = train.peek(SAMPLE_ROWS)
-    texts = [str(row.fields.get(column, ""))[:SAMPLE_CHARACTERS] for row in rows for column in columns]
+    names = list(columns.by_role.values())
+    texts = [str(row.fields.get(column, ""))[:SAMPLE_CHARACTERS] for row in rows for column in names]
     num_tokens = sum(len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"])
     return len(tokenizer), sum(len(text.encode()) for text in texts) / max(1, num_tokens)
 
@@ -179,6 +201,8 @@ def _micro_batch(recipe: Recipe, model: "nn.Module", precision: str, free_bytes:
 
     names = {technique.name() for technique in recipe.techniques}
     context, batch = recipe.data.context, recipe.train.batch
+    if getattr(model, "main_input_name", "") == "pixel_values":
+        context = 1
 
     def estimate(rows: int) -> "MemoryEstimate":
         return memory_estimate(
@@ -221,47 +245,38 @@ def _data(facts: Facts) -> Section:
         origin = f"from {tokenizer.from_}" if tokenizer else origin
     else:
         origin = f"trained: {tokenizer.train}"
-    lines = (
-        ("train", f"{train.spec}: {_files(train)}, about {count(facts.train_tokens)} tokens"),
+    lines = [
+        ("train", f"{train.spec}: {_files(train)}, about {count(facts.train_tokens)} {facts.unit}"),
         ("valid", f"{data.valid}: {_files(valid)}"),
+    ]
+    if facts.pictures:
+        lines.append(("rows", f"{facts.kind} ({columns}); on_bad: {data.on_bad}"))
+        return Section(title="data", lines=tuple(lines))
+    lines += [
         ("rows", f"{facts.kind} ({columns}); long: {data.long}, packing: {data.packing}, on_bad: {data.on_bad}"),
         ("tokenizer", f"{origin}, {facts.vocab_size} entries"),
         ("context", f"{data.context} tokens"),
-    )
-    return Section(title="data", lines=lines)
+    ]
+    return Section(title="data", lines=tuple(lines))
 
 
 def _model(facts: Facts) -> Section:
-    from danlu.models.estimate import num_parameters
+    from danlu.models.estimate import num_parameters, parameters_by_part
 
     config = facts.recipe.model
     design = config.design
     name = f"from {config.from_}" if design is None else f"a new {design.family}"
     whole = num_parameters(facts.model)
-    parts = [(f"  {part}", f"{count(number)} ({number / whole:.0%})") for part, number in _parts(facts.model).items()]
+    parts = [
+        (f"  {part}", f"{count(number)} ({number / whole:.0%})")
+        for part, number in parameters_by_part(facts.model).items()
+    ]
     lines = [("model", f"{name}, {type(facts.model).__name__}"), ("parameters", count(whole)), *parts]
     if config.adapter:
         added = _adapter_parameters(facts)
         about = f"{config.adapter.kind}, rank {config.adapter.r}: about {count(added)} parameters are trained"
         lines.append(("adapter", f"{about}, {'folded in' if config.adapter.merge else 'kept apart'} at the end"))
     return Section(title="model", lines=tuple(lines))
-
-
-def _parts(model: "nn.Module") -> dict[str, int]:
-    """Parameters by what they are for, told by their names; the largest first."""
-    words = {
-        "attention": ("attn", "attention"),
-        "feed-forward": ("mlp", "ffn", "feed_forward", "fc1", "fc2", "intermediate", "expert"),
-        "embedding": ("emb", "wte", "wpe", "shared"),
-        "norms": ("norm", "ln_", "ln."),
-        "head": ("lm_head", "classifier", "score"),
-    }
-    found: dict[str, int] = {}
-    for name, weight in model.named_parameters():
-        part = next((part for part, hints in words.items() if any(hint in name for hint in hints)), "other")
-        part = "norms" if weight.ndim == 1 and "norm" in name else part
-        found[part] = found.get(part, 0) + weight.numel()
-    return dict(sorted(found.items(), key=lambda pair: -pair[1]))
 
 
 def _adapter_parameters(facts: Facts) -> int:
@@ -308,14 +323,16 @@ def _row(dial: Dial, facts: Facts) -> str:
 def _memory(facts: Facts) -> Section:
     given = "as given" if facts.recipe.train.micro_batch else "a dry run will tell"
     about = f"about {facts.rows} rows of {facts.recipe.data.context} tokens ({given})"
-    lines = [("at once", about), *((name, size(number)) for name, number in facts.needed.items())]
+    if facts.pictures:
+        about = f"up to {facts.rows} pictures, whose activations are not counted here ({given})"
+    lines = [("at once", about), *((name, size(number)) for name, number in facts.needed.items() if number)]
     total = f"{size(sum(facts.needed.values()))}, besides torch itself; {size(facts.free_bytes)} are free for it"
     return Section(title="memory of one process, estimated", lines=(*lines, ("all", total)))
 
 
 def _time(facts: Facts) -> Section:
     train, total = facts.recipe.train, facts.num_steps * facts.seconds_per_step
-    step = f"{count(facts.tokens_per_step)} tokens, {count(facts.flops_per_token * facts.tokens_per_step)}FLOP"
+    step = f"{count(facts.tokens_per_step)} {facts.unit}, {count(facts.flops_per_token * facts.tokens_per_step)}FLOP"
     rate = f"{facts.flops_per_second / 1e9:,.0f} GFLOP/s measured, {SHARE_OF_GEMM:.0%} of it expected"
     lines = (
         ("budget", f"{_limits(train.budget)}: about {count(facts.num_steps)} step(s)"),
@@ -336,7 +353,7 @@ def _warnings(facts: Facts) -> Iterator[str]:
 
     recipe, train = facts.recipe, facts.recipe.train
     yield from (f"{note[:1].upper()}{note[1:]}." for note in (*facts.train.notes, *facts.valid.notes))
-    if train.batch.tokens and train.batch.tokens < recipe.data.context * facts.processes:
+    if not facts.pictures and train.batch.tokens and train.batch.tokens < recipe.data.context * facts.processes:
         need = recipe.data.context * facts.processes
         yield f"train.batch.tokens ({train.batch.tokens}) holds not one whole row a process: {need} or more are better."
     if facts.num_steps < FEW_STEPS:
@@ -347,7 +364,7 @@ def _warnings(facts: Facts) -> Iterator[str]:
         yield "train.evaluate_every is longer than the run: it is evaluated at the end alone."
     if sum(facts.needed.values()) > facts.free_bytes:
         yield "This may not fit in memory. Shorten data.context, shrink the model, or use activation_checkpointing."
-    if recipe.model.design and num_parameters(facts.model) > 20 * facts.train_tokens:
+    if not facts.pictures and recipe.model.design and num_parameters(facts.model) > 20 * facts.train_tokens:
         yield "The model has over twenty times more parameters than the data has tokens: a smaller one will do."
     if recipe.model.adapter is None and recipe.model.from_ and train.optimizer.lr > 5e-4:
         yield f"A learning rate of {train.optimizer.lr:g} is high for weights that are trained already."
