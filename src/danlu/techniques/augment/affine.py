@@ -43,7 +43,7 @@ class Affine(Technique):
     """a box with less than this share of its area inside is dropped"""
 
     def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
-        images_BCHW, boxes = pictures(batch), boxes_of(batch)
+        images_BCHW, boxes = pictures(batch, ctx), boxes_of(batch)
         if images_BCHW is None or self.degrees == self.scale == self.shear == self.shift == 0.0:
             return batch
         draws_B5 = draws("affine", batch, ctx, 5)

@@ -38,7 +38,7 @@ class Colour(Technique):
     """the largest turn of the colours, as a share of a full turn"""
 
     def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
-        images_B3HW = pictures(batch)
+        images_B3HW = pictures(batch, ctx)
         unchanged = self.brightness == self.contrast == self.saturation == self.hue == 0.0
         if images_B3HW is None or images_B3HW.shape[1] != 3 or unchanged:
             return batch

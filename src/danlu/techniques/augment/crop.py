@@ -48,7 +48,7 @@ class Crop(Technique):
         return stretch
 
     def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
-        images_BCHW, boxes = pictures(batch), boxes_of(batch)
+        images_BCHW, boxes = pictures(batch, ctx), boxes_of(batch)
         if images_BCHW is None or self.p == 0.0:
             return batch
         maps_B23 = augment.crop_maps(self._windows(draws("crop", batch, ctx, 5)))

@@ -30,7 +30,7 @@ class Flip(Technique):
     """the chance of a picture to be mirrored"""
 
     def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
-        images_BCHW, boxes = pictures(batch), boxes_of(batch)
+        images_BCHW, boxes = pictures(batch, ctx), boxes_of(batch)
         if images_BCHW is None or self.p == 0.0:
             return batch
         chosen_B = draws("flip", batch, ctx, 1)[:, 0] < self.p

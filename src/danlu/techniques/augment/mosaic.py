@@ -31,7 +31,7 @@ class Mosaic(Technique):
     """a box with less than this share of its area inside is dropped"""
 
     def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
-        images_BCHW, boxes = pictures(batch), boxes_of(batch)
+        images_BCHW, boxes = pictures(batch, ctx), boxes_of(batch)
         if images_BCHW is None or boxes is None or self.p == 0.0:
             return batch
         num_rows, (height, width) = batch.num_rows, images_BCHW.shape[2:]
