@@ -34,6 +34,9 @@ class Box:
 '''
 
 
+SIZE = "@property\ndef size(self):\n    # told by its sides\n    return 1"
+
+
 def test_functions_become_pairs(tmp_path: Path) -> None:
     path = tmp_path / "box.py"
     path.write_text(SOURCE)
@@ -44,6 +47,7 @@ def test_functions_become_pairs(tmp_path: Path) -> None:
             {
                 "query": "Give back the first of some things.",
                 "document": "def first(a):\n    return a[0]",
+                "negative": SIZE,
                 "module": "pack/box",
             },
         ),
@@ -51,7 +55,8 @@ def test_functions_become_pairs(tmp_path: Path) -> None:
             13,
             {
                 "query": "How large the box is.",
-                "document": "@property\ndef size(self):\n    # told by its sides\n    return 1",
+                "document": SIZE,
+                "negative": "def first(a):\n    return a[0]",
                 "module": "pack/box",
             },
         ),
@@ -67,4 +72,4 @@ def test_no_package_is_on_both_sides() -> None:
     assert not tops[0] & tops[1]
     assert min(map(len, tops)) > 20
     row = next(iter(sides[1]))
-    assert set(row.fields) == {"query", "document", "module"}
+    assert set(row.fields) == {"query", "document", "negative", "module"}

@@ -19,8 +19,9 @@ class DocstringsFormat(Format):
     """One row for each function or method with a docstring, in the order of the file.
 
     `query` is the docstring's first paragraph on one line, `document` the function's source without its docstring,
-    `module` the file's place. A summary under three words, a body that is empty without it and a file that is not
-    Python give no row. It has no file ending of its own, since a .py file is a text.
+    `negative` the next such function of the file (null where there is none), `module` the file's place. A summary
+    under three words, a body that is empty without it and a file that is not Python give no row. It has no file ending
+    of its own, since a .py file is a text.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = ()
@@ -41,11 +42,15 @@ def _pairs(path: Path, name: str) -> Iterator[Row]:
     lines = source.splitlines(keepends=True)
     module = name.partition("/")[2].removesuffix(".py")
     functions = (node for node in ast.walk(tree) if isinstance(node, Function))
+    found = []
     for node in sorted(functions, key=lambda node: node.lineno):
         summary = " ".join((ast.get_docstring(node) or "").partition("\n\n")[0].split())
         document = _without_docstring(node, lines)
         if len(summary.split()) >= FEWEST_WORDS and document is not None:
-            yield Row(name, node.lineno, {"query": summary, "document": document, "module": module})
+            found.append((node.lineno, summary, document))
+    for (number, summary, document), (_, _, other) in zip(found, found[1:] + found[:1], strict=True):
+        negative = other if other != document else None
+        yield Row(name, number, {"query": summary, "document": document, "negative": negative, "module": module})
 
 
 def _without_docstring(node: Function, lines: list[str]) -> str | None:
