@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from danlu.maths.boxes import areas_of, centres_of, corners_of, giou, iou, kept_by_nms, voted
+from danlu.maths.boxes import areas_of, centres_of, corners_of, giou, iou, kept_by_nms
 
 SIDE = 24
 
@@ -45,13 +45,3 @@ def test_suppression_equals_the_plain_loop() -> None:
             kept.append(at)
     assert kept_by_nms(many, classes, 0.3).nonzero()[:, 0].tolist() == kept
     assert len(kept) < 60
-
-
-def test_votes_are_means_weighted_by_scores() -> None:
-    many = torch.tensor(
-        [[0.0, 0.0, 10.0, 10.0], [1.0, 0.0, 11.0, 10.0], [0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]]
-    )
-    scores, classes = torch.tensor([0.9, 0.3, 0.8, 0.5]), torch.tensor([0, 0, 1, 0])
-    found = voted(many, scores, classes, 0.6)
-    assert torch.allclose(found[0], torch.tensor([0.25, 0.0, 10.25, 10.0]))
-    assert torch.equal(found[2:], many[2:])

@@ -26,6 +26,57 @@ from tests.conformance.cases.object_detection import DENSE, NAMES, RT_DETR, pict
 
 LABELS = {"num_labels": 2, "id2label": dict(enumerate(NAMES))}
 
+RESNET = {"model_type": "resnet", "layer_type": "basic", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+SIZES = {"d_model": 16, "decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "num_queries": 8}
+ENCODER = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "auxiliary_loss": True}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "dense": DENSE,
+    "rt-detr": RT_DETR,
+    "conditional-detr": {
+        "family": "conditional_detr",
+        "options": {**SIZES, **ENCODER, "backbone_config": {**RESNET, "out_features": ["stage2"]}},
+    },
+    "deformable-detr": {
+        "family": "deformable_detr",
+        "options": {
+            **{**SIZES, **ENCODER, "d_model": 32, "num_feature_levels": 2, "disable_custom_kernels": True},
+            "backbone_config": {**RESNET, "out_features": ["stage1", "stage2"]},
+        },
+    },
+    "d-fine": {
+        "family": "d_fine",
+        "options": {
+            **SIZES,
+            **{
+                "encoder_in_channels": [8, 16],
+                "feat_strides": [4, 8],
+                "encode_proj_layers": [1],
+                "num_feature_levels": 2,
+            },
+            **{"encoder_hidden_dim": 16, "encoder_ffn_dim": 16, "encoder_attention_heads": 2, "hidden_expansion": 1.0},
+            **{"decoder_in_channels": [16, 16], "decoder_n_points": [2, 2], "num_denoising": 8},
+            "backbone_config": {
+                **{"model_type": "hgnet_v2", "stem_channels": [3, 8, 8], "stage_in_channels": [8, 8]},
+                **{"stage_mid_channels": [8, 8], "stage_out_channels": [8, 16], "stage_num_blocks": [1, 1]},
+                **{"stage_downsample": [False, True], "stage_light_block": [False, False], "stage_kernel_size": [3, 3]},
+                **{"stage_numb_of_layers": [1, 1], "hidden_sizes": [8, 16], "depths": [1, 1], "embedding_size": 8},
+                "out_features": ["stage1", "stage2"],
+            },
+        },
+    },
+    "rf-detr": {
+        "family": "rf_detr",
+        "options": {
+            **{"d_model": 32, "decoder_layers": 2, "num_queries": 8, "group_detr": 2},
+            **{"decoder_self_attention_heads": 2, "decoder_cross_attention_heads": 2},
+            "backbone_config": {
+                **{"model_type": "rf_detr_dinov2", "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2},
+                **{"image_size": 32, "patch_size": 8, "num_windows": 2, "out_features": ["stage1", "stage2"]},
+            },
+        },
+    },
+}
+
 
 def own(boxes: list[list[float]], classes: list[int], weight: float = 1.0) -> dict[str, torch.Tensor]:
     return {
@@ -42,7 +93,7 @@ def model_of(design: dict[str, Any]) -> Any:
     return model
 
 
-@pytest.mark.parametrize("design", [DENSE, RT_DETR], ids=["dense", "rt-detr"])
+@pytest.mark.parametrize("design", FAMILIES.values(), ids=FAMILIES)
 def test_the_loss_is_a_sum_over_objects_with_denoising_too(design: dict[str, Any]) -> None:
     model = model_of(design).train()
     for part in model.modules():
@@ -62,6 +113,12 @@ def test_the_loss_is_a_sum_over_objects_with_denoising_too(design: dict[str, Any
     parts = [loss([0, 1, 2], [float(at == one) for at in range(3)]) for one in range(3)]
     assert sum(parts) == pytest.approx(whole, rel=1e-3)  # one call for all, or one for each
     assert loss([1], [0.0]) == 0.0
+
+
+def test_a_loss_that_meets_other_processes_is_refused_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RequestError, match="the loss of rf_detr divides by the objects of all processes"):
+        model_of(FAMILIES["rf-detr"])
 
 
 def test_a_second_call_does_not_sum_twice() -> None:

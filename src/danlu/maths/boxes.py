@@ -48,14 +48,6 @@ def kept_by_nms(boxes_N4: Tensor, classes_N: Tensor, limit: float) -> Tensor:
     return kept.to(boxes_N4.device)
 
 
-def voted(boxes_N4: Tensor, scores_N: Tensor, classes_N: Tensor, limit: float) -> Tensor:
-    """Each box as the mean, weighted by their scores, of those of its class that overlap it by more than `limit`,
-    itself among them (Gidaris and Komodakis 2015, section 5): several looks at one object err less than one."""
-    alike_NN = (iou(boxes_N4[:, None], boxes_N4[None]) > limit) & (classes_N[:, None] == classes_N[None])
-    weights_NN = (alike_NN | torch.eye(len(boxes_N4), dtype=torch.bool, device=boxes_N4.device)) * scores_N
-    return weights_NN @ boxes_N4 / weights_NN.sum(1, keepdim=True).clamp(min=torch.finfo(scores_N.dtype).tiny)
-
-
 def _overlap(one_4: Tensor, two_4: Tensor) -> tuple[Tensor, Tensor]:
     """Areas of intersection and union."""
     first = torch.maximum(one_4[..., :2], two_4[..., :2])

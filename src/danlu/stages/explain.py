@@ -10,8 +10,7 @@ from danlu.core.dials import Dial, constant
 from danlu.core.technique import in_order
 from danlu.core.words import count, duration, size, sparkline
 from danlu.data.columns import Columns
-from danlu.data.sources import Source, open_source
-from danlu.data.split import split_source
+from danlu.data.sources import Source
 from danlu.recipe.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def _gather(recipe: Recipe, processes: int) -> Facts:
     from danlu.train.microbatch import available_bytes
 
     data, device = recipe.data, pick_device()
-    train, valid = split_source(open_source(data.train_sources, cache=data.cache), data.valid, recipe.seed)
+    train, valid = recipe.task.sources(data, recipe.seed)
     columns = recipe.task.columns(train.peek()[0].fields, data, train.spec)
     pictures, side = columns.kind == "image", getattr(recipe.task, "image_size", None)
     vocab_size, bytes_per_token = (0, _bytes_a_row(train)) if pictures else _tokenizer(recipe, train, columns)

@@ -5,21 +5,32 @@ number of objects in what it was given. `sum_losses` makes a model give the sum 
 its number of objects (at least 1) and its weight.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from danlu.core.errors import RequestError
+
 SUMS = ("dense_detector_loss", "RTDetrForObjectDetectionLoss", "DeformableDetrForObjectDetectionLoss")
 """Losses that are a sum over all pictures divided by the number of objects, so that one call serves a whole batch.
 Others (those of DETR and YOLOS average over queries, D-FINE's over the matched ones) are called picture by picture."""
+_MEETS = "loss_lw_detr"
 
 
 def sum_losses(model: nn.Module) -> None:
-    """Makes the forward of `model` give the sum; a second call changes nothing."""
+    """Makes the forward of `model` give the sum; a second call changes nothing.
+
+    Raises:
+        RequestError: the family's loss cannot be made to, on several processes.
+    """
     unwrap = getattr(model, "get_base_model", None)  # of peft
     inner: Any = unwrap() if callable(unwrap) else model
+    if inner.loss_function.__module__.endswith(_MEETS) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        problem = f"the loss of {inner.config.model_type} divides by the objects of all processes at each picture"
+        raise RequestError(problem, where="model", mend="Train it on one process, or take an RT-DETR")
     if not isinstance(inner.loss_function, SummedLoss):
         inner.loss_function = SummedLoss(inner.loss_function)
 
@@ -40,10 +51,14 @@ class SummedLoss:
         config: Any,
         outputs_class: Tensor | None = None,
         outputs_coord: Tensor | None = None,
+        enc_outputs_class: Tensor | None = None,
+        enc_outputs_coord: Tensor | None = None,
         **more: Any,
     ) -> tuple[Tensor, dict[str, Tensor], None]:
         """(sum, no terms, None); in fp32 whatever the model runs in."""
         several = {"outputs_class": outputs_class, "outputs_coord": outputs_coord} if outputs_coord is not None else {}
+        if enc_outputs_class is not None:
+            more |= {"enc_outputs_class": enc_outputs_class, "enc_outputs_coord": enc_outputs_coord}
         by_layer = isinstance(outputs_coord, Tensor) and _layers_first(outputs_coord, pred_boxes)
         weights = [float(entry["weight"]) if "weight" in entry else 1.0 for entry in labels]
         total = 0.0 * (logits.float().sum() + pred_boxes.float().sum())

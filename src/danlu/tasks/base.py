@@ -16,6 +16,8 @@ from danlu.data.columns import Columns, find_columns
 from danlu.data.config import DataConfig
 from danlu.data.examples import ExampleSet
 from danlu.data.rows import Row
+from danlu.data.sources import Source, open_source
+from danlu.data.split import split_source
 
 Example = Mapping[str, np.ndarray]
 Collate = Callable[[Sequence[Example], Tensor], Batch]
@@ -124,6 +126,10 @@ class Task(Config):
     def for_model(self, model: nn.Module) -> Self:
         """The task as `model` knows it (the names of its classes, for example): what a batch of the task is for it."""
         return self
+
+    def sources(self, data: DataConfig, seed: int) -> tuple[Source, Source]:
+        """The rows that are trained on, and those that it is judged by."""
+        return split_source(open_source(data.train_sources, cache=data.cache), data.valid, seed)
 
     @abc.abstractmethod
     def prepare(self, data: DataConfig, *, seed: int, base: str | None, say: Callable[[str], None]) -> Prepared:

@@ -95,9 +95,14 @@ class ObjectDetection(Task):
         known._held = Held(config=config, processor=self._held.processor)
         return known
 
+    def sources(self, data: DataConfig, seed: int) -> tuple[Source, Source]:
+        """The same of annotated pictures."""
+        return self._split(open_annotated(data.train_sources, cache=data.cache), data, seed)
+
     def prepare(self, data: DataConfig, *, seed: int, base: str | None, say: Callable[[str], None]) -> Prepared:
         """Reads the annotations, splits them, and decodes and resizes every picture once."""
-        need("faster_coco_eval", extra="detection", what=self.kind())
+        for library in ("faster_coco_eval", "scipy"):  # the second matches queries with objects, in transformers
+            need(library, extra="detection", what=self.kind())
         known = (*METRICS, *own_metrics(self.metrics))
         if self.judge not in known:
             problem = f"there is no metric {self.judge!r}"
