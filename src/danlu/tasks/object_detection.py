@@ -24,7 +24,16 @@ from danlu.data.columns import Columns
 from danlu.data.config import DataConfig, share_of
 from danlu.data.detection import BoxForm, DetectionEncoder, detection_columns
 from danlu.data.examples import Examples, ExampleSet
-from danlu.data.images import ImageReader, files_digest, located, make_processor, pixel_scale, pixel_values
+from danlu.data.images import (
+    ImageReader,
+    Pictures,
+    files_digest,
+    located,
+    make_processor,
+    num_tokens,
+    pixel_scale,
+    pixel_values,
+)
 from danlu.data.labels import scan_labels
 from danlu.data.rows import Row
 from danlu.data.sources import Source
@@ -92,7 +101,7 @@ class ObjectDetection(Task):
         sum_losses(model)
         config: Any = cast(PreTrainedModel, model).config
         known = self.model_copy(update={"labels": tuple(config.id2label[at] for at in range(config.num_labels))})
-        known._held = Held(config=config, processor=self._held.processor)
+        known._held = Held(config)
         return known
 
     def sources(self, data: DataConfig, seed: int) -> tuple[Source, Source]:
@@ -115,23 +124,24 @@ class ObjectDetection(Task):
         if not names:
             found = scan_labels(opened.source, columns["labels"], target="labels", cache=data.cache, least=1)
             names = found.names
-        self._held.processor = self._make_processor(base)
-        encoders = [self._encoder(part, columns.by_role, names) for part in parts]
+        processor = self._make_processor(base)
+        encoders = [self._encoder(part, columns.by_role, names, processor) for part in parts]
         say(f"decoding {parts[0].num_bytes / 1e6:.1f} MB of pictures")
         skipped: list[Mapping[str, object]] = []
         train, valid = (
             encode_as_told(part, encoder, data, skipped) for part, encoder in zip(parts, encoders, strict=True)
         )
         return Prepared(
-            train=train,
-            valid=valid,
-            tools=self._held.processor,
-            context=int(train.lengths[0]),
+            train=Pictures(train, processor),
+            valid=Pictures(valid, processor),
+            tools=processor,
+            context=num_tokens(*train[0]["image"].shape[:2]),
             model_options={
                 "num_labels": len(names),
                 "id2label": dict(enumerate(names)),
                 "label2id": {name: at for at, name in enumerate(names)},
-                **pixel_scale(self._held.processor),
+                **pixel_scale(processor),
+                **({} if base else {"image_size": [processor.size["height"], processor.size["width"]]}),
             },
             facts=_facts(train, valid, len(names)),
             skipped=skipped,
@@ -142,15 +152,15 @@ class ObjectDetection(Task):
         """Encodes `source` as the training data were, with the model's classes."""
         opened = open_annotated(source, cache=data.cache).source
         columns = self.columns(opened.peek()[0].fields, data, opened.spec)
-        self._held.processor = tools
-        return encode_as_told(opened, self._encoder(opened, columns.by_role, self.labels), data, [])
+        encoder = self._encoder(opened, columns.by_role, self.labels, tools)
+        return Pictures(encode_as_told(opened, encoder, data, []), tools)
 
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
         """`pixel_values` (B, 3, H, W); `boxes` (centre, width, height as shares) and `classes`, ragged; `sizes`."""
         boxes = tuple(torch.from_numpy(np.array(example["boxes"])) for example in examples)
-        pixels = pixel_values([example["image"] for example in examples], self._held.processor)
+        pixels_B3HW = torch.from_numpy(np.stack([example["pixel_values"] for example in examples]))
         return Batch(
-            inputs={"pixel_values": pixels},
+            inputs={"pixel_values": pixels_B3HW},
             labels={
                 "boxes": boxes,
                 "classes": tuple(torch.from_numpy(np.array(example["classes"])) for example in examples),
@@ -158,7 +168,7 @@ class ObjectDetection(Task):
             },
             example_ids_B=ids_B,
             targets_B=torch.tensor([len(entry) for entry in boxes]),
-            tokens_B=torch.full((len(examples),), pixels.shape[-2]),
+            tokens_B=torch.full((len(examples),), num_tokens(*pixels_B3HW.shape[2:])),
         )
 
     def forward(self, call: Call, batch: Batch) -> Outputs:
@@ -182,12 +192,10 @@ class ObjectDetection(Task):
         places = list(dict.fromkeys(spread.tolist()))
         if not places:
             return []
-        examples = [data.valid[at] for at in places]
-        batch = self.collate(examples, torch.tensor(places))
-        made = []
-        for at, example, found, truth in zip(
-            places, examples, self._found(Forward(model), batch), truths(batch), strict=True
-        ):
+        pictures, made = cast(Pictures, data.valid), []
+        batch = self.collate([pictures[at] for at in places], torch.tensor(places))
+        for at, found, truth in zip(places, self._found(Forward(model), batch), truths(batch), strict=True):
+            example = pictures.examples[at]
             sides = [int(side) for side in example["size"]]
             found, truth = scaled(_above(found, DRAWN_SCORE), *sides), scaled(truth, *sides)
             drawn = {"size": sides, "found": self._told(found), "truth": self._told(truth)}
@@ -211,15 +219,15 @@ class ObjectDetection(Task):
     ) -> Iterator[dict[str, object]]:
         """For each picture `prediction`: box (x1, y1, x2, y2 in its own pixels), label and score, the best first."""
         asked = read_options(DetectionOptions, options)
-        self._held.processor = tools
         forward, drawn, encoder = Forward(model), iter(rows), None
         while True:
             examples = []
             for fields in islice(drawn, BATCH_ROWS):
                 if encoder is None:
                     columns = detection_columns(fields, told=asked.columns, where="the input", labelled=False)
-                    encoder = self._encoder(None, columns, self.labels)
-                examples.append({**encoder.one(fields), **NOTHING})
+                    encoder = self._encoder(None, columns, self.labels, tools)
+                example = {**encoder.one(fields), **NOTHING}
+                examples.append({**example, "pixel_values": pixel_values([example["image"]], tools)[0].numpy()})
             if not examples:
                 return
             batch = self.collate(examples, torch.arange(len(examples)))
@@ -232,8 +240,10 @@ class ObjectDetection(Task):
             return opened.source, open_annotated(data.valid, cache=data.cache).source
         return split_source(opened.source, data.valid, seed)
 
-    def _encoder(self, source: Source | None, columns: Mapping[str, str], names: tuple[str, ...]) -> DetectionEncoder:
-        reader = ImageReader(self._held.processor, columns["image"])
+    def _encoder(
+        self, source: Source | None, columns: Mapping[str, str], names: tuple[str, ...], processor: Any
+    ) -> DetectionEncoder:
+        reader = ImageReader(processor, columns["image"])
         files = files_digest(source, reader.column) if source is not None else ""
         return DetectionEncoder(reader=reader, columns=columns, names=names, form=self.boxes, files=files)
 
@@ -276,10 +286,9 @@ class ObjectDetection(Task):
 
 @dataclasses.dataclass(eq=False)
 class Held:
-    """What a task found out: the model's config and the image processor. No part of what makes two tasks equal."""
+    """The config of a task's model: no part of what makes two tasks equal."""
 
     config: Any = None
-    processor: Any = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Held)
