@@ -169,7 +169,7 @@ def test_average_precision_of_a_perfect_and_of_an_empty_answer() -> None:
 def run(folder: Path, **train_more: object) -> Any:
     return {
         "name": "tiny",
-        "task": {"kind": "object-detection", "size": 32},
+        "task": {"kind": "object-detection", "image_size": 32},
         "data": {"train": str(folder), "valid": "30%"},
         "model": {"design": copy.deepcopy(DENSE)},
         "train": {
@@ -213,4 +213,4 @@ def test_a_wrong_metric_and_a_wrong_box_are_told(tmp_path: Path, monkeypatch: py
     content["annotations"][0]["bbox"][0] = 60
     (tmp_path / "annotations.json").write_text(json.dumps(content))
     with pytest.raises(DataError, match=r"annotations\[0\].bbox.*leaves the picture of \d+×\d+"):
-        ObjectDetection(size=32).prepare(data, seed=0, base=None, say=print)
+        ObjectDetection(image_size=32).prepare(data, seed=0, base=None, say=print)

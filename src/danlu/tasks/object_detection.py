@@ -60,7 +60,7 @@ class ObjectDetection(Task):
     auto_class: ClassVar[str] = "AutoModelForObjectDetection"
     taught: ClassVar[tuple[str, ...]] = ("columns",)
 
-    size: int | tuple[int, int] | None = None
+    image_size: int | tuple[int, int] | None = None
     """height and width to which pictures are brought, or one number for both; when absent the model's own, else 640"""
     boxes: BoxForm = "xywh"
     """what the four numbers of a table's boxes are; COCO and YOLO have their own"""
@@ -125,6 +125,7 @@ class ObjectDetection(Task):
             found = scan_labels(opened.source, columns["labels"], target="labels", cache=data.cache, least=1)
             names = found.names
         processor = self._make_processor(base)
+        height, width = (int(processor.size[side]) for side in ("height", "width"))
         encoders = [self._encoder(part, columns.by_role, names, processor) for part in parts]
         say(f"decoding {parts[0].num_bytes / 1e6:.1f} MB of pictures")
         skipped: list[Mapping[str, object]] = []
@@ -135,13 +136,13 @@ class ObjectDetection(Task):
             train=Pictures(train, processor),
             valid=Pictures(valid, processor),
             tools=processor,
-            context=num_tokens(*train[0]["image"].shape[:2]),
+            context=num_tokens(height, width),
             model_options={
                 "num_labels": len(names),
                 "id2label": dict(enumerate(names)),
                 "label2id": {name: at for at, name in enumerate(names)},
                 **pixel_scale(processor),
-                **({} if base else {"image_size": [processor.size["height"], processor.size["width"]]}),
+                **({} if base else {"image_size": height if height == width else [height, width]}),
             },
             facts=_facts(train, valid, len(names)),
             skipped=skipped,
@@ -249,7 +250,7 @@ class ObjectDetection(Task):
 
     def _make_processor(self, base: str | None) -> Any:
         """Pictures are squeezed to one size, whatever their proportions: boxes as shares of a picture do not mind."""
-        asked = (self.size, self.size) if isinstance(self.size, int) else self.size
+        asked = (self.image_size, self.image_size) if isinstance(self.image_size, int) else self.image_size
         if base is None:
             processor: Any = need("transformers", extra="detection").RTDetrImageProcessorPil()
         else:

@@ -183,7 +183,7 @@ YOLOS = {
 
 def _made(folder: Path, design: Mapping[str, object]) -> Case:
     data = DataConfig(train=str(pictures(folder, 60)), valid="40%")
-    task = ObjectDetection(size=SIDE)
+    task = ObjectDetection(image_size=SIDE)
     prepared = task.prepare(data, seed=0, base=None, say=lambda _text: None)
     model = build_model(
         ModelConfig.model_validate({"design": design}),
