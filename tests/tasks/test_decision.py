@@ -16,6 +16,7 @@ from danlu.stages.train import train
 from danlu.tasks._playing import play_scores
 
 pytest.importorskip("gymnasium")
+pytest.importorskip("pygame")  # highway-env brings it; it draws
 TASK = {"environment": "CartPole-v1", "environment_options": {"max_episode_steps": 80}}
 PLANNED = {**TASK, "planner": "tests.data.test_episodes:lean", "processes": 1}
 
@@ -42,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("decision")
     how = Collecting(episodes=12, noise=0.2)
     assert collect("planner", how, out=folder / "played.jsonl", options=PLANNED)["return"] > 40
-    train(_recipe(folder, episodes=4, processes=1, judge="return"), out=folder / "run")
+    train(_recipe(folder, episodes=4, processes=1, judge="return", num_samples=1), out=folder / "run")
     return folder / "run"
 
 
@@ -53,6 +54,16 @@ def test_it_learns_to_hold_the_pole(run: Path) -> None:
     assert last["metrics"]["regret"] < 0.15
     assert [row[0] for row in last["tables"]["per_class"]["rows"]] == ["left", "right"]
     assert last["better"] == "higher"
+
+
+def test_an_episode_is_filmed_before_and_after(run: Path) -> None:
+    films = [record for record in read_journal(run / "journal.jsonl") if record["kind"] == "sample"]
+    assert [record["step"] for record in films] == [0, 60]
+    assert all(len(record["film"].split()) == len(record["film_steps"].split()) == 10 for record in films)
+    assert films[0]["film"] != films[1]["film"]
+    page = (run / "report.html").read_text()
+    assert 'id="film-strip"' in page
+    assert page.count("data:image/png;base64,") == 20
 
 
 def test_the_policy_drives_and_the_planner_labels(run: Path, tmp_path: Path) -> None:

@@ -47,19 +47,28 @@ class Environment:
         try:
             made = gym.make(self.name, **self.options, **({"render_mode": "rgb_array"} if self.drawn else {}))
         except (gym.error.Error, TypeError) as error:
-            said = str(error).strip().splitlines()[0].rstrip(".")
             mend = "Check task.environment and task.environment_options"
-            raise RequestError(f"it cannot be made: {said}", where=self.name, mend=mend) from error
+            raise RequestError(f"it cannot be made: {_first_line(error)}", where=self.name, mend=mend) from error
         if not isinstance(made.action_space, gym.spaces.Discrete):
             problem = f"its actions are {made.action_space}, not one of a finite set"
             raise RequestError(problem, where=self.name, mend="Choose an environment with discrete actions")
         return made
 
-    @property
     def num_actions(self) -> int:
-        """How many actions there are; making the environment once also tells early what is wrong with it."""
-        made = self.make()
-        made.close()
+        """How many actions there are; told by beginning an episode, which also shows early what is wrong.
+
+        Raises:
+            RequestError: as `make`; or it cannot be begun, or drawn.
+        """
+        gym, made = need("gymnasium", extra="decision"), self.make()
+        try:
+            made.reset(seed=0)
+            if self.drawn:
+                made.render()
+        except gym.error.Error as error:
+            raise RequestError(f"it cannot be played: {_first_line(error)}", where=self.name) from error
+        finally:
+            made.close()
         return int(made.action_space.n)
 
 
@@ -119,7 +128,7 @@ def play(
         processes: environments that run at once, each in a process of its own; with 1 in this one.
         say: told each episode as it ends.
     """
-    num_actions = environment.num_actions
+    num_actions = environment.num_actions()
     chances = {seed: np.random.default_rng([seed, _NOISE]) for seed in seeds}
     waiting, done = list(seeds), {}
     running: dict[Slot, Episode] = {}
@@ -252,6 +261,10 @@ def serve() -> None:
             return
         pickle.dump(here.receive(), answers)
         answers.flush()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _slots(environment: Environment, number: int) -> list[Slot]:

@@ -237,8 +237,10 @@ class Decision(Task):
     def _check(self) -> None:
         """What can be wrong with the options alone."""
         known: tuple[str, ...] = RECORDED
+        if self.environment is not None and self.num_samples:
+            self.simulator(drawn=True).num_actions()
         if self.episodes:
-            self.simulator().make().close()
+            self.simulator().num_actions()
             known = (*RECORDED, "return", *playing.RATES.values(), *playing.MEANS.values())
         if self.judge not in known:
             problem = f"there is no metric {self.judge!r}" + (

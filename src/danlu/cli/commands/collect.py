@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 POSITION = 44
+SAY_EVERY = 20
 
 
 def command(
@@ -37,8 +38,16 @@ def command(
     from danlu.cli.words import options_of
     from danlu.stages.collect import Collecting, collect
 
+    played = 0
+
+    def say(_episode: object) -> None:
+        nonlocal played
+        played += 1
+        if played % SAY_EVERY == 0 and not as_json:
+            typer.echo(f"{played} of {episodes} episodes", err=True)
+
     how = Collecting(episodes=episodes, seed=seed, noise=noise, planned=planned, labelled=labels)
-    metrics = collect(driver, how, out=out, options=options_of(options or []))
+    metrics = collect(driver, how, out=out, options=options_of(options or []), say=say)
     if as_json:
         typer.echo(json.dumps(metrics))
         return
