@@ -12,12 +12,12 @@ POSITION = 15
 
 
 def command(
-    data: Annotated[str, typer.Argument(help="File, folder, glob, hub name or builtin:NAME.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="File, folder, glob, hub name or builtin:NAME.")],
     options: Annotated[
         list[str] | None,
         typer.Argument(
             metavar="KEY=VALUE...",
-            help="Of the recipe's data section: valid=10% columns={text: review} tokenizer={from: FOLDER}",
+            help="Of the recipe's data section: valid=10% columns.text=review tokenizer.from=FOLDER",
             show_default=False,
         ),
     ] = None,
@@ -35,10 +35,13 @@ def command(
     import dataclasses
     import json
 
-    from danlu.cli.words import options_of
+    from danlu.recipe.load import apply_override
     from danlu.stages.inspect import inspect
 
-    found = inspect(data, task=task, out=out, overrides=options_of(options or []))
+    overrides: dict[str, object] = {}
+    for word in options or []:
+        apply_override(overrides, word)
+    found = inspect(data, task=task, out=out, overrides=overrides)
     if as_json:
         typer.echo(json.dumps(dataclasses.asdict(found), ensure_ascii=False))
     else:
