@@ -9,10 +9,14 @@ from danlu.core.action import Action
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Readings:
-    """What the probes read at one step: name → number. Names are `probe` or `probe/part`, units in the name."""
+    """What the probes read at one step: name → number. Names are `probe` or `probe/part`, units in the name.
+
+    `examples` are ids of examples by what they were noted for, worst first; mostly there are none.
+    """
 
     step: int
     values: Mapping[str, float]
+    examples: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,10 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """A named diagnosis. `sentence` is for a learner; `evidence` holds the readings that it rests on."""
+    """A named diagnosis. `sentence` is for a learner; `evidence` holds the readings that it rests on.
+
+    `example_ids` are the examples that it accuses, if it does, worst first.
+    """
 
     name: str
     step: int
@@ -41,3 +48,4 @@ class Finding:
     sentence: str
     evidence: Mapping[str, float]
     suggests: tuple[Action, ...] = ()
+    example_ids: tuple[int, ...] = ()

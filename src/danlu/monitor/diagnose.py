@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from danlu.core.finding import Evaluation, Finding, Readings
 from danlu.core.journal import Record
-from danlu.monitor.findings.base import Diagnosis, History, all_diagnoses
+from danlu.monitor.findings.base import Diagnosis, History, all_diagnoses, told
 
 
 class Diagnoser:
@@ -38,8 +38,7 @@ class Diagnoser:
         found: list[Finding] = []
         for record in records:
             if record["kind"] in ("reading", "evaluation"):
-                single = History.of([record])
-                found += self.hear(single.evaluations[0] if single.evaluations else _readings(single))
+                found += self.hear(told(record))
         return found
 
     def _is_new(self, name: str) -> bool:
@@ -48,9 +47,3 @@ class Diagnoser:
 
 
 _SEVERITY: Mapping[str, int] = {"serious": 0, "warning": 1, "note": 2}
-
-
-def _readings(history: History) -> Readings:
-    values = {name: history.series(name)[-1] for name in history.names}
-    step = max((history.steps(name)[-1] for name in history.names), default=0)
-    return Readings(step=step, values=values)

@@ -4,7 +4,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from typing import Literal, Self
 
 from danlu.core import discover
 from danlu.core.config import Config
@@ -14,10 +14,14 @@ from danlu.maths.statistics import MAD_TO_SIGMA
 
 
 class History:
-    """The readings and evaluations of a run, oldest first; each reading kept as a series by name."""
+    """The readings and evaluations of a run, oldest first; each reading kept as a series by name.
+
+    `examples` are the newest ids noted under each name.
+    """
 
     def __init__(self) -> None:
         self.evaluations: list[Evaluation] = []
+        self.examples: dict[str, tuple[int, ...]] = {}
         self._steps: dict[str, list[int]] = {}
         self._values: dict[str, list[float]] = {}
 
@@ -31,18 +35,15 @@ class History:
 
     def hear(self, record: Record) -> None:
         """Takes in a journal record; kinds other than `reading` and `evaluation` are passed over."""
-        step = int(number(record["step"]))
-        if record["kind"] == "reading":
-            self.add(Readings(step=step, values=_numbers(record["values"])))
-        elif record["kind"] == "evaluation":
-            better = "higher" if record["better"] == "higher" else "lower"
-            metrics, judged = _numbers(record["metrics"]), str(record["judged"])
-            self.add_evaluation(Evaluation(step=step, metrics=metrics, judged=judged, better=better))  # type: ignore[arg-type]
+        if record["kind"] in ("reading", "evaluation"):
+            news = told(record)
+            self.add(news) if isinstance(news, Readings) else self.add_evaluation(news)
 
     def add(self, readings: Readings) -> None:
         for name, value in readings.values.items():
             self._steps.setdefault(name, []).append(readings.step)
             self._values.setdefault(name, []).append(float(value))
+        self.examples.update(readings.examples)
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         self.evaluations.append(evaluation)
@@ -101,6 +102,20 @@ def noise_of(values: Sequence[float]) -> float:
         return 0.0
     middle = statistics.median(steps)
     return MAD_TO_SIGMA * statistics.median(abs(step - middle) for step in steps) / math.sqrt(2)
+
+
+def told(record: Record) -> Readings | Evaluation:
+    """What a journal's `reading` or `evaluation` says."""
+    step = int(number(record["step"]))
+    if record["kind"] == "reading":
+        return Readings(step=step, values=_numbers(record["values"]), examples=_ids(record.get("examples")))
+    better: Literal["higher", "lower"] = "higher" if record["better"] == "higher" else "lower"
+    return Evaluation(step=step, metrics=_numbers(record["metrics"]), judged=str(record["judged"]), better=better)
+
+
+def _ids(noted: object) -> dict[str, tuple[int, ...]]:
+    noted = noted if isinstance(noted, Mapping) else {}
+    return {str(name): tuple(int(at) for at in ids) for name, ids in noted.items()}
 
 
 def _numbers(values: object) -> dict[str, float]:
