@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from danlu.core.finding import Evaluation
 from danlu.core.outputs import Outputs
 from danlu.core.seeds import generator_of
 
+Extra = Literal["hidden_states", "attentions"]
 SLOTS = ("on_model", "before_step", "on_batch", "loss_terms", "on_grads", "after_step", "on_export")
 
 
@@ -45,6 +46,19 @@ class StepContext:
     def generator(self, name: str) -> torch.Generator:
         """Random numbers for one named use in this step, the same on every process and after every resume."""
         return generator_of(self.seed, name, self.clock.step, device=self.device)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a technique may know of the run that it starts in.
+
+    `tools` is the tokenizer or processor; `examples` names the training examples: equal names, equal examples;
+    `auto_class` is the transformers Auto class of the task's models.
+    """
+
+    tools: Any = None
+    examples: str = ""
+    auto_class: str = ""
 
 
 class TechniqueState:
@@ -89,9 +103,20 @@ class Technique(Config):
         """The dials that this technique brings into the run."""
         return ()
 
+    def needs(self) -> Sequence[Extra]:
+        """What the model's forward is to give besides, in training: it then stands in `Outputs.extra`.
+
+        Attentions are given only by a model set to eager attention, which `on_model` must see to.
+        """
+        return ()
+
     def start(self, model: nn.Module) -> TechniqueState | None:
         """Makes the technique's state, after every `on_model`; None when it remembers nothing."""
         return None
+
+    def start_in(self, setting: Setting, model: nn.Module) -> TechniqueState | None:
+        """`start`, for a technique that must know more of the run: overridden in its place."""
+        return self.start(model)
 
     def on_model(self, model: nn.Module) -> nn.Module:
         """Surgery, once, before the optimiser and the processes see the model. Parameter names must not change."""

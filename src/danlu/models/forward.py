@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from danlu.core.errors import RequestError
 from danlu.core.outputs import Outputs
+from danlu.core.technique import Extra
 
 Packing = Literal["positions", "causal mask", "mask", "none"]
 """How documents in one row are kept apart: by their positions, by a mask made of these, or not at all"""
@@ -63,8 +64,10 @@ class Forward(nn.Module):
         """True when rows of several documents, told by positions that restart, are computed as if each were alone."""
         return self.packing != "none"
 
-    def forward(self, inputs: Mapping[str, Any]) -> Outputs:
+    def forward(self, inputs: Mapping[str, Any], *, also: Iterable[Extra] = ()) -> Outputs:
         """Runs the model on what its forward takes by name; tuples of ragged tensors are handed on as lists.
+
+        `also` names what it is to give besides, under transformers' names, in `extra`.
 
         Raises:
             RequestError: documents share a row and the model cannot keep them apart.
@@ -78,10 +81,12 @@ class Forward(nn.Module):
             del given[name]
         if self._takes_cache:
             given["use_cache"] = False
+        given.update({f"output_{name}": True for name in also})
         if self.fused:
-            hidden_BTD = self.inner.base_model(**given).last_hidden_state
+            result = self.inner.base_model(**given)
             head = cast(nn.Linear, self.inner.get_output_embeddings())
-            return Outputs(hidden=hidden_BTD, head=head, model=self.inner)
+            extra = {name: value for name, value in result.items() if name != "last_hidden_state"} if also else {}
+            return Outputs(hidden=result.last_hidden_state, head=head, extra=extra, model=self.inner)
         result = self.model(**given, return_dict=True)
         extra = {name: value for name, value in result.items() if name != "logits"}
         return Outputs(logits=result.get("logits"), extra=extra, model=self.inner)

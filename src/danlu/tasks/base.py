@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from danlu.core.batch import Batch
 from danlu.core.config import Config
-from danlu.core.outputs import Outputs
+from danlu.core.outputs import Call, Outputs
 from danlu.core.technique import StepContext
 from danlu.data.columns import Columns, find_columns
 from danlu.data.config import DataConfig
@@ -21,7 +21,6 @@ from danlu.data.split import split_source
 
 Example = Mapping[str, np.ndarray]
 Collate = Callable[[Sequence[Example], Tensor], Batch]
-Call = Callable[[Mapping[str, Any]], Outputs]
 Tools = Any  # a tokenizer or an image processor of transformers, whichever the task's models use
 
 

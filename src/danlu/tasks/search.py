@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from danlu.core.batch import Batch
 from danlu.core.config import read_options
 from danlu.core.errors import RequestError, nearest
-from danlu.core.outputs import Outputs
+from danlu.core.outputs import Call, Outputs
 from danlu.core.technique import StepContext
 from danlu.data.cache import encode_as_told
 from danlu.data.columns import Columns
@@ -30,7 +30,7 @@ from danlu.models.writing import context_of
 from danlu.tasks._own_metrics import own_metrics
 from danlu.tasks._retrieval_evaluator import RetrievalEvaluator
 from danlu.tasks._search_index import Embedder, SearchOptions, answers, padded
-from danlu.tasks.base import Call, Evaluator, Example, Prepared, Task, Tools
+from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
 
 METRICS = (*(f"recall@{k}" for k in CUTS), "ndcg@10", "mrr@10", "loss")
 

@@ -20,7 +20,7 @@ from danlu.core.dials import Dial, Dials, Override, constant
 from danlu.core.errors import RunError
 from danlu.core.finding import Evaluation, Readings
 from danlu.core.journal import number, read_journal, standing
-from danlu.core.technique import StepContext, in_order
+from danlu.core.technique import Setting, StepContext, in_order
 from danlu.data.loader import Loader, batches, share
 from danlu.data.sampler import BatchSize, Position, Sampler
 from danlu.dist.state import load_state, state_of
@@ -82,7 +82,8 @@ class Engine:
             model = technique.on_model(model)
         self.model = model.to(self.world.device).train()
         loss_module = LossModule(Forward(self.model), plan.task)
-        self.active = [(technique, technique.start(self.model)) for technique in self.techniques]
+        setting = Setting(tools=plan.data.tools, examples=plan.data.train.fingerprint, auto_class=plan.task.model_class)
+        self.active = [(technique, technique.start_in(setting, self.model)) for technique in self.techniques]
         loss_module.active = self.active
         accelerate(cast(PreTrainedModel, self.model), device=self.world.device, precision=plan.precision)
         micro_cost = self._micro_cost(loss_module)

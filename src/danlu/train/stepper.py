@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from danlu.core.batch import Batch
 from danlu.core.errors import OutOfMemoryError
+from danlu.core.outputs import Call, Outputs
 from danlu.core.seeds import seed_of
 from danlu.core.technique import StepContext, Technique, TechniqueState
 from danlu.dist.world import World
@@ -44,17 +45,26 @@ class LossModule(nn.Module):
 
         `pull` stands for the loss of a task that compares rows, in one of several micro-batches.
         """
-        outputs = self.task.forward(self.net, batch)
         if evaluator is not None:
-            evaluator.update(outputs, batch)
+            evaluator.update(self.task.forward(self.net, batch), batch)
             return torch.zeros(()), {}
-        total = self.task.loss(outputs, batch, ctx) if pull is None else pull.term(outputs)
+        outputs = self._outputs(batch, ctx)
+        total = outputs.loss if pull is None else pull.term(outputs)
         terms = {"loss": total.detach()}
         for technique, state in self.active:
             for name, term in technique.loss_terms(outputs, batch, ctx, state).items():
                 total = total + term
                 terms[name] = term.detach()
         return total, terms
+
+    def _outputs(self, batch: Batch, ctx: StepContext, call: Call | None = None) -> Outputs:
+        """What the network, or another one by `call`, makes of a batch, with what the techniques need besides."""
+        if call is None:
+            also = {name for technique, _ in self.active for name in technique.needs()}
+            call = functools.partial(self.net, also=also) if also else self.net
+        return self.task.forward(call, batch).bound(
+            loss_of=lambda made: self.task.loss(made, batch, ctx), again=functools.partial(self._outputs, batch, ctx)
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
