@@ -42,18 +42,22 @@ def _class(name: str) -> type[Technique]:
     return discover.find("danlu.techniques", name, Technique)
 
 
-def _example(name: str) -> Technique:
+def _example(name: str) -> list[Technique]:
     cls = _class(name)
-    return cls(**cls.example)
+    return [cls(**cls.example), *_beside(name)]
+
+
+def _beside(name: str) -> list[Technique]:
+    return [_class(other)(**options) for other, options in _class(name).beside.items()]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_resumes_bit_for_bit_from_the_middle(name: str, run: Run, tmp_path: Path) -> None:
-    straight = run(_example(name), **_over(name))
+    straight = run(*_example(name), **_over(name))
     for path in (straight.engine.plan.folder / "checkpoints").glob("step-*"):
         if int(path.name.rpartition("-")[2]) <= 4:
             shutil.copytree(path, tmp_path / "checkpoints" / path.name)
-    engine = make_engine(tmp_path, [_example(name)], **_over(name))
+    engine = make_engine(tmp_path, _example(name), **_over(name))
     engine.restore(engine.checkpoints.newest())
     assert engine.clock.step == 4
     resumed = finish(engine)
@@ -61,8 +65,8 @@ def test_resumes_bit_for_bit_from_the_middle(name: str, run: Run, tmp_path: Path
     assert farthest(resumed.weights, straight.weights) == 0.0
     assert farthest(resumed.exported, straight.exported) == 0.0
     assert resumed.losses == straight.losses[-len(resumed.losses) :]
-    for (_, ours), (_, theirs) in zip(engine.active, straight.engine.active, strict=True):
-        if ours is not None and _class(name).state == "saved":
+    for (technique, ours), (_, theirs) in zip(engine.active, straight.engine.active, strict=True):
+        if ours is not None and technique.state == "saved":
             assert _equal(ours.state_dict(), theirs.state_dict())
 
 
@@ -78,7 +82,7 @@ def test_off_is_the_identity(name: str, run: Run) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if _class(name).off])
 def test_its_example_is_not(name: str, run: Run) -> None:
     """Options that do nothing would pass every other test."""
-    example, without = run(_example(name), **_over(name)), run(**_over(name))
+    example, without = run(*_example(name), **_over(name)), run(*_beside(name), **_over(name))
     changed = farthest(example.exported, without.exported) > 1e-6
     assert changed or example.engine.clock.step < STEPS
 
@@ -96,7 +100,7 @@ def test_one_micro_batch_is_many(name: str, run: Run) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_exports_to_a_model_that_loads_without_danlu(name: str, run: Run, tmp_path: Path) -> None:
-    engine = run(_example(name), **_over(name)).engine
+    engine = run(*_example(name), **_over(name)).engine
     inputs = torch.zeros(1, 3, SIDE, SIDE) if _over(name) else torch.arange(3, 13)[None]
     with engine.weights_to_use() as model, torch.no_grad():
         expected = model.eval()(inputs).logits

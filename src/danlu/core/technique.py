@@ -78,8 +78,9 @@ class Technique(Config):
     A child at settings that mean "off" (p = 0, norm = inf) must be the identity. `state` is `"saved"` when what
     `start` returns must be in a checkpoint, `"held"` when it is rebuilt at every start (a frozen teacher). `after`
     and `conflicts` name other techniques by file name. The conformance suite reads the rest: `off` are options at which
-    the technique is the identity, `example` are options at which it does something on a small model, and
-    `random_in_forward` says that it draws random numbers inside the model, where micro-batches cannot draw alike.
+    the technique is the identity, `example` are options at which it does something on a small model (with those in
+    `beside`, by name, where it works through others), and `random_in_forward` says that it draws random numbers inside
+    the model, where micro-batches cannot draw alike.
     """
 
     after: ClassVar[tuple[str, ...]] = ()
@@ -87,6 +88,7 @@ class Technique(Config):
     state: ClassVar[Literal["saved", "held"]] = "saved"
     off: ClassVar[Mapping[str, object]] = {}
     example: ClassVar[Mapping[str, object]] = {}
+    beside: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     random_in_forward: ClassVar[bool] = False
 
     @classmethod
