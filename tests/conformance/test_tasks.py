@@ -2,8 +2,10 @@
 
 import dataclasses
 import importlib
+import itertools
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,13 @@ from danlu.core.clock import Budget, Clock
 from danlu.core.dials import Dials, constant
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
+from danlu.data.loader import batches
+from danlu.data.sampler import BatchSize
 from danlu.dist.world import World
 from danlu.models.forward import Forward
 from danlu.tasks.base import Task
 from danlu.train.contrast import pulls
+from danlu.train.evaluation import evaluate
 from danlu.train.stepper import LossModule, Stepper
 
 from .cases.case import Case
@@ -27,7 +32,7 @@ NAMES = sorted(discover.paths("danlu.tasks"))
 FOLDER = Path(__file__).parent / "cases"
 
 
-def _cases() -> list[tuple[str, str]]:
+def all_cases() -> list[tuple[str, str]]:
     """(task, case); a task without a file of cases still appears, and fails."""
     found = []
     for name in NAMES:
@@ -37,7 +42,7 @@ def _cases() -> list[tuple[str, str]]:
     return found
 
 
-@pytest.fixture(scope="module", params=_cases(), ids="-".join)
+@pytest.fixture(scope="module", params=all_cases(), ids="-".join)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     name, which = request.param
     assert (FOLDER / f"{name}.py").is_file(), f"write tests/conformance/cases/{name}.py with CASES"
@@ -165,6 +170,24 @@ def test_rows_of_no_weight_count_nothing(case: Case) -> None:
     two.update(_outputs(case, some), some)
     two.update(_outputs(case, muted), muted)
     _same(two.result(), one.result(), 1e-6)
+
+
+def test_an_interrupted_evaluation_leaves_no_trace(case: Case) -> None:
+    """In the model: its mode, and what the next evaluation says. The stage's files have a test of their own."""
+
+    def rows(last: int | None = None) -> Iterator[Batch]:
+        yield from itertools.islice(batches(case.prepared.valid, case.task.collate, BatchSize(examples=3)), last)
+        if last is not None:
+            raise KeyboardInterrupt
+
+    module = LossModule(Forward(case.model), case.task).train()
+    before = evaluate(module, case.task, rows(), world=World(), precision="fp32")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(module, case.task, rows(1), world=World(), precision="fp32")
+    assert module.training
+    again = evaluate(module, case.task, rows(), world=World(), precision="fp32")
+    _same(again.metrics, before.metrics, 0.0)
+    case.model.eval()
 
 
 def test_predictions_are_lines_of_json_in_order(case: Case) -> None:

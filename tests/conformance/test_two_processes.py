@@ -1,11 +1,7 @@
 """Techniques give the same run on one process and on two, and a run that two began goes on with one."""
 
 import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +11,7 @@ from danlu.core import discover
 from danlu.core.technique import Technique
 from danlu.train.engine import Engine
 
+from .pair import run_pair
 from .tiny import farthest, finish, make_engine
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -46,18 +43,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = tmp_path_factory.mktemp("two")
     places = [root / str(number) for number in range(len(RUNS))]
     request = json.dumps([(*run, str(place)) for run, place in zip(RUNS, places, strict=True)])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    started = []
-    for rank in range(2):
-        told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "OMP_NUM_THREADS": 1}
-        told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        environment = {**os.environ, **{name: str(value) for name, value in told.items()}}
-        command = [sys.executable, str(SCRIPT), request]
-        started.append(subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True))
-    said = [process.communicate(timeout=300)[1] for process in started]
-    assert not any(process.returncode for process in started), "\n".join(said)
+    run_pair(SCRIPT, request)
     return places
 
 

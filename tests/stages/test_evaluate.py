@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from danlu.core.errors import DataError, RequestError
 from danlu.core.journal import Journal
 from danlu.stages.evaluate import evaluate
+from danlu.tasks.text_generation import TextEvaluator
 
 TEXTS = ["def push(self, item):\n    pass", "class Queue:\n    pass\n", "x = 1"]
 
@@ -42,6 +43,23 @@ def test_metrics_equal_a_plain_loop(tiny_model, data, tmp_path):
     assert metrics["perplexity"] == pytest.approx(math.exp(loss), rel=1e-4)
     assert metrics["bits_per_byte"] == pytest.approx(bits, rel=1e-5)
     assert json.loads((tmp_path / "metrics.json").read_text())["metrics"] == metrics
+
+
+def test_an_interrupted_evaluation_leaves_nothing(tiny_model, data, tmp_path, monkeypatch):
+    out = tmp_path / "metrics.json"
+    evaluate(tiny_model, data=data, out=out)
+    before = out.read_text()
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TextEvaluator, "result", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_model, data=data, out=out)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(tiny_model, data=data, out=tmp_path / "new.json")
+    assert out.read_text() == before
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"texts.jsonl", "metrics.json"}
 
 
 def test_the_size_of_batches_does_not_matter(tiny_model, data):

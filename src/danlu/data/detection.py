@@ -77,29 +77,40 @@ class DetectionEncoder:
         picture = load_picture(fields, self.reader.column)
         size = np.array([picture.height, picture.width], dtype=np.int64)
         example = {"image": self.reader.resized(picture), "size": size}
-        return example | self._objects(fields, size) if "boxes" in self.columns else example
+        if "boxes" not in self.columns:
+            return example
+        return example | objects_of(fields, self.columns, self.names, size, self.form)
 
-    def _objects(self, fields: Mapping[str, object], size: np.ndarray) -> dict[str, np.ndarray]:
-        column, names = self.columns["boxes"], self.columns["labels"]
-        boxes, labels = (_listed(fields.get(name), name) for name in (column, names))
-        if len(boxes) != len(labels):
-            problem = f"holds {len(labels)} labels, {column} {len(boxes)} boxes"
-            raise BadField(names, problem, "Give each box its label")
-        form, places = str(fields.get("form", self.form)), fields.get("places")
-        made = np.zeros((len(boxes), 4), dtype=np.float32)
-        for at, box in enumerate(boxes):
-            place = str(places[at]) if isinstance(places, list) else f"{column}[{at}]"
-            made[at] = _shares(box, form, size, place)
-        classes = [self._class(label, f"{names}[{at}]") for at, label in enumerate(labels)]
-        return {"boxes": made, "classes": np.array(classes, dtype=np.int64)}
 
-    def _class(self, label: object, place: str) -> int:
-        name = label_text(label)
-        if name not in self.names:
-            near = nearest(name, self.names)
-            problem = f"holds the class {name!r}, which the training data do not have"
-            raise BadField(place, problem, f"{near}? Correct it" if near.startswith("Did") else near)
-        return self.names.index(name)
+def objects_of(
+    fields: Mapping[str, object], columns: Mapping[str, str], names: Sequence[str], size: np.ndarray, form: str = "xywh"
+) -> dict[str, np.ndarray]:
+    """`boxes` (n, 4) and `classes` (n,) of a row whose picture has the `size` (height, width).
+
+    Raises:
+        BadField: a box outside the picture, a class not in `names`, or not as many of the one as of the other.
+    """
+    column, labelled = columns["boxes"], columns["labels"]
+    boxes, labels = (_listed(fields.get(name), name) for name in (column, labelled))
+    if len(boxes) != len(labels):
+        problem = f"holds {len(labels)} labels, {column} {len(boxes)} boxes"
+        raise BadField(labelled, problem, "Give each box its label")
+    form, places = str(fields.get("form", form)), fields.get("places")
+    made = np.zeros((len(boxes), 4), dtype=np.float32)
+    for at, box in enumerate(boxes):
+        place = str(places[at]) if isinstance(places, list) else f"{column}[{at}]"
+        made[at] = _shares(box, form, size, place)
+    classes = [_class(label, names, f"{labelled}[{at}]") for at, label in enumerate(labels)]
+    return {"boxes": made, "classes": np.array(classes, dtype=np.int64)}
+
+
+def _class(label: object, names: Sequence[str], place: str) -> int:
+    name = label_text(label)
+    if name not in names:
+        near = nearest(name, names)
+        problem = f"holds the class {name!r}, which the training data do not have"
+        raise BadField(place, problem, f"{near}? Correct it" if near.startswith("Did") else near)
+    return names.index(name)
 
 
 def label_text(label: object) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import danlu
 from danlu.core import discover
 from danlu.core.config import read_options
@@ -15,11 +17,13 @@ from danlu.core.errors import DataError
 from danlu.core.words import count, size
 from danlu.data.columns import Columns
 from danlu.data.config import DataConfig
-from danlu.data.duplicates import content_key, groups, near_duplicates
+from danlu.data.detection import label_text, objects_of
+from danlu.data.duplicates import Near, content_key, groups, near_duplicates, near_pictures
+from danlu.data.images import load_picture, located
 from danlu.data.rows import BadField, BadRow, Row
-from danlu.data.sources import Source, open_source
-from danlu.data.split import split_source
+from danlu.data.sources import Source
 from danlu.data.text import strings_in, text_in
+from danlu.data.wrong_labels import FOLDS, doubtful_labels
 from danlu.stages.report.html import asset, render
 from danlu.stages.run_folder import write_atomically
 from danlu.tasks.base import Task
@@ -35,7 +39,8 @@ UNEVEN = 4.0
 """times that the commonest label may be as frequent as the rarest before that is worth a setting"""
 JOINED = {"text", "prompt", "messages"}
 """roles whose texts share a row of tokens; others, such as query and document, have the context for themselves"""
-NOT_TEXT = ("label", "id", "slice", "image")
+NOT_TEXT = ("label", "id", "slice")
+THUMB = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ class Suggestion:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What was found. Likely wrong labels are told only where two rows contradict each other."""
+    """What was found."""
 
     source: str
     task: str
@@ -78,15 +83,24 @@ class Inspection:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Seen:
-    """One good row: where it stands, its text (the first part of it), what it is by content, and its label."""
+    """One good row: where it stands, its text (the first part of it), what it is by content, and its labels.
+
+    Of a picture `thumb` is (32, 32, 3) uint8 and `pixels` its width and height.
+    """
 
     place: str
     text: str
     key: bytes
-    label: str | None
+    labels: tuple[str, ...]
     valid: bool
     num_tokens: float
     num_words: int
+    thumb: np.ndarray | None = None
+    pixels: tuple[int, int] = (0, 0)
+
+    @property
+    def label(self) -> str | None:
+        return ", ".join(self.labels) or None
 
 
 def inspect(
@@ -105,18 +119,18 @@ def inspect(
     """
     kind = discover.find("danlu.tasks", task, Task, where="task")  # type: ignore[type-abstract]
     config = read_options(DataConfig, {"train": data, **(overrides or {})})
-    source = open_source(config.train_sources, cache=config.cache)
-    columns = read_options(kind, {}).columns(source.peek()[0].fields, config, source.spec)
-    train, valid = split_source(source, config.valid, 0)
+    asked = read_options(kind, {})
+    parts = asked.sources(config, 0)
+    columns = asked.columns(parts[0].peek()[0].fields, config, parts[0].spec)
     counter, bad = _TokenCounter(config), list[BadRow]()
-    rows = [*_rows(train, columns, counter, bad, valid=False), *_rows(valid, columns, counter, bad, valid=True)]
+    rows = [row for part in parts for row in _rows(part, columns, counter, bad, valid=part is parts[1])]
     if not rows:
-        raise DataError("holds no row that can be used", where=source.spec, mend="Give a source that has some")
-    faults = [fault for fault in (_of_bad(bad), *_doubles(rows)) if fault is not None]
+        raise DataError("holds no row that can be used", where=data, mend="Give a source that has some")
+    faults = [fault for fault in (_of_bad(bad), *_doubles(rows), _wrong(rows)) if fault is not None]
     found = Inspection(
-        source=source.spec,
+        source=data,
         task=kind.kind(),
-        facts=(_sizes(source, rows, bad), _columns(columns), _lengths(rows, counter), *_balance(rows)),
+        facts=(_sizes(parts, rows, bad), _columns(columns), *_lengths(rows, counter), *_balance(rows)),
         faults=tuple(faults),
         suggestions=tuple(_suggestions(rows, faults, counter)),
         samples=tuple({"place": row.place, "label": row.label or "", "text": row.text} for row in rows[:3]),
@@ -166,46 +180,59 @@ def _rows(
 
 
 def _seen(row: Row, columns: Columns, counter: _TokenCounter, valid: bool) -> _Seen:
-    texts = [column for role, column in columns.by_role.items() if role not in NOT_TEXT]
+    roles = columns.by_role
+    about = {"place": f"{row.file}, row {row.number}", "valid": valid}
+    if "image" in roles:
+        return _seen_picture(row, roles, about)
+    texts = [column for role, column in roles.items() if role not in NOT_TEXT]
     for column in texts:
         if not isinstance(row.fields.get(column), (list, Mapping, int, float)):
             text_in(row.fields, column)
     values = [row.fields[column] for column in texts]
     values = [str(value) if isinstance(value, (int, float)) else value for value in values]
     text = "\n".join(strings_in(values))
-    alone = not JOINED & columns.by_role.keys()
+    alone = not JOINED & roles.keys()
     parts = [part for part in (list(strings_in(values)) if alone else [text]) if part]
-    label = None
-    if "label" in columns.by_role:
-        label = _label(row.fields.get(columns["label"]), columns["label"])
-    content: str | bytes = _picture(row.fields, columns["image"]) if "image" in columns.by_role else text
     return _Seen(
-        place=f"{row.file}, row {row.number}",
         text=text,
-        key=content_key(content),
-        label=label,
-        valid=valid,
+        key=content_key(text),
+        labels=_labels(row.fields, roles["label"]) if "label" in roles else (),
         num_tokens=max(map(counter, parts), default=0.0),
         num_words=len(text.split()),
+        **about,  # type: ignore[arg-type]
     )
 
 
-def _label(value: object, column: str) -> str:
+def _seen_picture(row: Row, roles: Mapping[str, str], about: Mapping[str, object]) -> _Seen:
+    """A picture, decoded, and its label or its objects, whose boxes must lie inside it."""
+    fields = located(row)
+    if bad := fields.get("bad"):
+        raise BadField(*map(str, bad))  # type: ignore[call-overload]
+    picture = load_picture(fields, roles["image"])
+    labels: tuple[str, ...] = ()
+    if "boxes" in roles:
+        given = fields.get(roles["labels"])
+        labels = tuple(map(label_text, given)) if isinstance(given, (list, tuple)) else ()
+        objects_of(fields, roles, labels, np.array(picture.size[::-1]))
+    elif "label" in roles:
+        labels = _labels(fields, roles["label"])
+    return _Seen(
+        text="",
+        key=content_key(f"{picture.size}".encode() + picture.tobytes()),
+        labels=labels,
+        num_tokens=0.0,
+        num_words=0,
+        thumb=np.asarray(picture.resize((THUMB, THUMB), resample=2)),
+        pixels=picture.size,
+        **about,  # type: ignore[arg-type]
+    )
+
+
+def _labels(fields: Mapping[str, object], column: str) -> tuple[str, ...]:
+    value = fields.get(column)
     if value is None or value == "":
         raise BadField(column, "holds no label", "Fill it")
-    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
-
-
-def _picture(fields: Mapping[str, object], column: str) -> bytes:
-    """The bytes of a picture: given as they are, as the hub gives them, or by their path."""
-    value = fields.get(column)
-    value = value.get("bytes") or value.get("path") if isinstance(value, Mapping) else value
-    if isinstance(value, bytes):
-        return value
-    try:
-        return Path(str(value)).read_bytes()
-    except OSError as error:
-        raise BadField(column, f"cannot be read ({error.strerror})", "Check the path") from None
+    return tuple(map(str, value)) if isinstance(value, (list, tuple)) else (str(value),)
 
 
 def _of_bad(bad: Sequence[BadRow]) -> Fault | None:
@@ -218,10 +245,9 @@ def _doubles(rows: Sequence[_Seen]) -> Iterator[Fault | None]:
     """Equal rows, nearly equal ones, those that are on both sides, and those that contradict each other."""
     equal = groups([row.key for row in rows])
     yield _fault("equal rows", "Keep one of each", rows, [(at[0], other, "") for at in equal for other in at[1:]])
-    kept = [at for at, row in enumerate(rows) if row.valid][: NEAR_ROWS // 2]
-    places = sorted([*kept, *[at for at, row in enumerate(rows) if not row.valid][: NEAR_ROWS - len(kept)]])
-    found = near_duplicates([rows[at].text for at in places]) if any(row.text for row in rows) else []
-    near = [(places[pair.first], places[pair.second], f"{pair.similarity:.0%} alike") for pair in found]
+    again = {other for at in equal for other in at[1:]}
+    places = [at for at in _looked_at(rows) if at not in again]
+    near = [(places[pair.first], places[pair.second], f"{pair.similarity:.0%} alike") for pair in _near(rows, places)]
     yield _fault("nearly equal rows", "Keep one of each, unless they are meant", rows, near)
     pairs = [*((at[0], other, "equal") for at in equal for other in at[1:]), *near]
     across = [pair for pair in pairs if rows[pair[0]].valid != rows[pair[1]].valid]
@@ -234,6 +260,36 @@ def _doubles(rows: Sequence[_Seen]) -> Iterator[Fault | None]:
     yield _fault("rows alike with different labels", "One label of each pair is likely wrong", rows, contrary)
 
 
+def _looked_at(rows: Sequence[_Seen]) -> list[int]:
+    """The rows to compare with each other, in order: at most `NEAR_ROWS`, half of them of the validation part."""
+    kept = [at for at, row in enumerate(rows) if row.valid][: NEAR_ROWS // 2]
+    return sorted([*kept, *[at for at, row in enumerate(rows) if not row.valid][: NEAR_ROWS - len(kept)]])
+
+
+def _near(rows: Sequence[_Seen], places: Sequence[int]) -> Sequence[Near]:
+    thumbs = [thumb for at in places if (thumb := rows[at].thumb) is not None]
+    if thumbs:
+        return near_pictures(np.stack(thumbs))
+    return near_duplicates([rows[at].text for at in places]) if any(row.text for row in rows) else []
+
+
+def _wrong(rows: Sequence[_Seen]) -> Fault | None:
+    """Labels that a simple classifier contradicts, where each row has one."""
+    places = [at for at in _looked_at(rows) if len(rows[at].labels) == 1]
+    if not places or len({rows[at].label for at in places}) > len(places) / FOLDS:
+        return None
+    thumbs = [thumb for at in places if (thumb := rows[at].thumb) is not None]
+    content = np.stack(thumbs) if thumbs else [rows[at].text for at in places]
+    doubts = doubtful_labels(content, [rows[at].labels[0] for at in places])
+    told = tuple(
+        f"{rows[places[doubt.at]].place}: {doubt.given}, rather {doubt.likely} ({1 - doubt.chance:.0%} sure): "
+        f"{_short(rows[places[doubt.at]].text)}".rstrip(": ")
+        for doubt in doubts[:LISTED]
+    )
+    mend = "Look at these first; a simple classifier that has not seen them contradicts their labels"
+    return Fault(title="likely wrong labels", number=len(doubts), mend=mend, rows=told) if doubts else None
+
+
 def _fault(title: str, mend: str, rows: Sequence[_Seen], pairs: Sequence[tuple[int, int, str]]) -> Fault | None:
     if not pairs:
         return None
@@ -244,14 +300,15 @@ def _fault(title: str, mend: str, rows: Sequence[_Seen], pairs: Sequence[tuple[i
     return Fault(title=title, number=len(pairs), mend=mend, rows=told)
 
 
-def _sizes(source: Source, rows: Sequence[_Seen], bad: Sequence[BadRow]) -> Fact:
+def _sizes(parts: Sequence[Source], rows: Sequence[_Seen], bad: Sequence[BadRow]) -> Fact:
     kept = sum(row.valid for row in rows)
+    files = {(file.path, file.name): file.num_bytes for part in parts for file in part.files}
     lines = [
-        ("files", f"{len(source.files)}, {size(source.num_bytes)}"),
+        ("files", f"{len(files)}, {size(sum(files.values()))}"),
         ("good rows", count(len(rows))),
         ("broken rows", count(len(bad))),
         ("kept aside for validation", f"{count(kept)} ({kept / len(rows):.1%})"),
-        *(("note", note) for note in source.notes),
+        *(("note", note) for note in dict.fromkeys(note for part in parts for note in part.notes)),
     ]
     return Fact(title="size", lines=tuple(lines))
 
@@ -260,11 +317,18 @@ def _columns(columns: Columns) -> Fact:
     return Fact(title=f"columns, read as {columns.kind}", lines=tuple(columns.by_role.items()))
 
 
-def _lengths(rows: Sequence[_Seen], counter: _TokenCounter) -> Fact:
-    tokens, words = [row.num_tokens for row in rows], [row.num_words for row in rows]
-    how = "tokens" if counter.exact else "tokens, guessed"
-    lines = [(name, _spread(values)) for name, values in (("words", words), (how, tokens)) if any(values)]
-    return Fact(title="lengths (least, 5 %, half, 95 %, longest)", lines=tuple(lines) or (("texts", "none"),))
+def _lengths(rows: Sequence[_Seen], counter: _TokenCounter) -> Iterator[Fact]:
+    """Of texts their words and tokens, of pictures their sides; objects a picture where there are boxes."""
+    sides = zip(*(row.pixels for row in rows), strict=True)
+    objects = [len(row.labels) for row in rows]
+    measured = {
+        "words": [row.num_words for row in rows],
+        "tokens" if counter.exact else "tokens, guessed": [row.num_tokens for row in rows],
+        **dict(zip(("width in pixels", "height in pixels"), sides, strict=True)),
+        "labels a row": objects if max(objects) > 1 else [],
+    }
+    lines = tuple((name, _spread(values)) for name, values in measured.items() if any(values))
+    yield Fact(title="lengths (least, 5 %, half, 95 %, longest)", lines=lines or (("texts", "none"),))
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -276,15 +340,18 @@ def _at(values: Sequence[float], percent: int) -> float:
 
 
 def _balance(rows: Sequence[_Seen]) -> Iterator[Fact]:
-    labels = Counter(row.label for row in rows if row.label is not None)
+    labels = _counted(rows)
     if not labels:
         return
-    lines = [
-        (str(label), f"{count(number)} ({number / len(rows):.1%})") for label, number in labels.most_common(LISTED)
-    ]
+    total = labels.total()
+    lines = [(label, f"{count(number)} ({number / total:.1%})") for label, number in labels.most_common(LISTED)]
     if len(labels) > LISTED:
         lines.append((f"{len(labels) - LISTED} more", f"the rarest of them {min(labels.values())} times"))
     yield Fact(title=f"labels: {len(labels)} different ones", lines=tuple(lines))
+
+
+def _counted(rows: Sequence[_Seen]) -> Counter[str]:
+    return Counter(label for row in rows for label in row.labels)
 
 
 def _suggestions(rows: Sequence[_Seen], faults: Sequence[Fault], counter: _TokenCounter) -> Iterator[Suggestion]:
@@ -305,7 +372,7 @@ def _suggestions(rows: Sequence[_Seen], faults: Sequence[Fault], counter: _Token
             setting=f"train.batch: {{examples: {batch}}}",
             reason=f"of {mean:.0f} tokens on average, near {count(STEP_TOKENS)} tokens a step; {steps}",
         )
-    labels = Counter(row.label for row in rows if row.label is not None)
+    labels = _counted(rows)
     if 1 < len(labels) <= len(rows) / 10 and max(labels.values()) > UNEVEN * min(labels.values()):
         rarest, commonest = labels.most_common()[-1], labels.most_common(1)[0]
         reason = f"{commonest[0]} is {commonest[1] / rarest[1]:.0f} times as frequent as {rarest[0]}"
