@@ -39,7 +39,8 @@ def doubtful_labels(rows: Sequence[str] | np.ndarray, labels: Sequence[str]) -> 
     cleanlab = need("cleanlab.filter", extra="inspect", what="the search for wrong labels")
     counts = Counter(labels)
     kept = np.flatnonzero([counts[label] >= FOLDS for label in labels])
-    names, known = np.unique([labels[at] for at in kept], return_inverse=True)
+    names = sorted({labels[at] for at in kept})
+    known = np.array([names.index(labels[at]) for at in kept])
     if len(names) < 2:
         return []
     chances_NC = _chances([rows[at] for at in kept] if not isinstance(rows, np.ndarray) else rows[kept], known)
@@ -50,8 +51,8 @@ def doubtful_labels(rows: Sequence[str] | np.ndarray, labels: Sequence[str]) -> 
     return [
         Doubt(
             at=int(kept[place]),
-            given=str(names[known[place]]),
-            likely=str(names[chances_NC[place].argmax()]),
+            given=names[known[place]],
+            likely=names[chances_NC[place].argmax()],
             chance=float(chances_NC[place, known[place]]),
         )
         for place in found

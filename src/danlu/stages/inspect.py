@@ -319,12 +319,12 @@ def _columns(columns: Columns) -> Fact:
 
 def _lengths(rows: Sequence[_Seen], counter: _TokenCounter) -> Iterator[Fact]:
     """Of texts their words and tokens, of pictures their sides; objects a picture where there are boxes."""
-    sides = zip(*(row.pixels for row in rows), strict=True)
     objects = [len(row.labels) for row in rows]
-    measured = {
+    measured: dict[str, Sequence[float]] = {
         "words": [row.num_words for row in rows],
         "tokens" if counter.exact else "tokens, guessed": [row.num_tokens for row in rows],
-        **dict(zip(("width in pixels", "height in pixels"), sides, strict=True)),
+        "width in pixels": [row.pixels[0] for row in rows],
+        "height in pixels": [row.pixels[1] for row in rows],
         "labels a row": objects if max(objects) > 1 else [],
     }
     lines = tuple((name, _spread(values)) for name, values in measured.items() if any(values))
