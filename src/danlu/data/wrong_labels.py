@@ -38,7 +38,7 @@ def doubtful_labels(rows: Sequence[str] | np.ndarray, labels: Sequence[str]) -> 
     """
     cleanlab = need("cleanlab.filter", extra="inspect", what="the search for wrong labels")
     counts = Counter(labels)
-    kept = np.flatnonzero([counts[label] >= FOLDS for label in labels])
+    kept = [at for at, label in enumerate(labels) if counts[label] >= FOLDS]
     names = sorted({labels[at] for at in kept})
     known = np.array([names.index(labels[at]) for at in kept])
     if len(names) < 2:
@@ -50,7 +50,7 @@ def doubtful_labels(rows: Sequence[str] | np.ndarray, labels: Sequence[str]) -> 
     found = cleanlab.find_label_issues(known, chances_NC, return_indices_ranked_by="self_confidence", n_jobs=1)
     return [
         Doubt(
-            at=int(kept[place]),
+            at=kept[place],
             given=names[known[place]],
             likely=names[chances_NC[place].argmax()],
             chance=float(chances_NC[place, known[place]]),
