@@ -15,6 +15,7 @@ from danlu.core import discover
 from danlu.core.batch import Batch
 from danlu.core.clock import Budget, Clock
 from danlu.core.dials import Dials, constant
+from danlu.core.errors import RequestError
 from danlu.core.outputs import Outputs
 from danlu.core.technique import StepContext
 from danlu.data.loader import batches
@@ -188,6 +189,28 @@ def test_an_interrupted_evaluation_leaves_no_trace(case: Case) -> None:
     again = evaluate(module, case.task, rows(), world=World(), precision="fp32")
     _same(again.metrics, before.metrics, 0.0)
     case.model.eval()
+
+
+def test_losses_are_those_of_the_rows_alone(case: Case) -> None:
+    """Whatever weighs, smooths or focuses the loss that is trained on, and whoever asked for it before."""
+    places = _all(case)[:6]
+    batch = _batch(case, places)
+    if not case.task.tells_losses:
+        with pytest.raises(RequestError, match="does not tell the loss of a single row"):
+            case.task.losses(_outputs(case, batch), batch)
+        return
+    losses_B = case.task.losses(_outputs(case, batch), batch)
+    assert losses_B.dtype == torch.float32
+    if case.task.contrasted:
+        assert float(losses_B.sum()) == pytest.approx(_loss(case, batch), rel=1e-5)
+        return
+    assert losses_B.tolist() == pytest.approx([_loss(case, _batch(case, [at])) for at in places], rel=1e-4, abs=1e-6)
+    shaped = dataclasses.replace(
+        _context(case), dials=Dials([constant("label_smoothing", 0.1), constant("focal_gamma", 1.0)])
+    )
+    outputs, weighted = _outputs(case, batch), batch.replace(weights_B=torch.arange(6.0))
+    case.task.loss(outputs, weighted, shaped)
+    assert case.task.losses(outputs, weighted).tolist() == pytest.approx(losses_B.tolist(), rel=1e-4, abs=1e-6)
 
 
 def test_predictions_are_lines_of_json_in_order(case: Case) -> None:

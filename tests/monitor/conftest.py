@@ -37,6 +37,7 @@ class Steps:
             num_examples=8,
             step_seconds=seconds,
             data_wait_seconds=0.1,
+            row_losses=lambda: None,
             log=log,
         )
 

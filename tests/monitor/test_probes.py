@@ -153,7 +153,7 @@ def test_no_tensor_is_read_before_a_line_is_due(make_steps, monkeypatch):
         terms, norm = {"loss": torch.ones(())}, torch.ones(())
         probes.after_step(
             steps.clock, optimizer=steps.optimizer, terms=terms, grad_norm=norm, num_tokens=80, num_examples=8,
-            step_seconds=0.1, data_wait_seconds=0.0, log=False,
+            step_seconds=0.1, data_wait_seconds=0.0, row_losses=lambda: None, log=False,
         )  # fmt: skip
 
 

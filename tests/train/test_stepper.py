@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from danlu.core.batch import Batch
-from danlu.core.errors import OutOfMemoryError
+from danlu.core.errors import OutOfMemoryError, RequestError
 from danlu.core.outputs import Outputs
 from danlu.core.technique import Extra, StepContext, Technique, TechniqueState
 from tests.conformance.tiny import CONTEXT, farthest, finish, make_engine
@@ -84,3 +85,35 @@ def test_a_batch_run_again_doubles_the_gradient_and_leaves_the_head_to_the_loss(
         torch.testing.assert_close(hidden[-1], outputs.hidden)
     assert seen.by_other.logits.dtype == torch.int64
     assert len(twice.module.net({"input_ids": torch.ones(1, 3, dtype=torch.int64)}).extra) == 0
+
+
+class Watching(Technique):
+    """Reads the losses of rows before and after each step; keeps the second half of every batch."""
+
+    needs_row_losses: ClassVar[bool] = True
+
+    def start(self, model: nn.Module) -> TechniqueState:
+        state = TechniqueState()
+        state.before, state.after = [], []
+        return state
+
+    def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
+        kept = batch.select(torch.arange(batch.num_rows // 2, batch.num_rows))
+        state.before.append(dict(zip(kept.example_ids_B.tolist(), ctx.losses(kept).tolist(), strict=True)))
+        return kept
+
+    def after_step(self, ctx: StepContext, state: TechniqueState | None) -> None:
+        rows = ctx.row_losses()
+        assert (rows.targets_B > 0).all()
+        state.after.append(dict(zip(rows.example_ids_B.tolist(), rows.losses_B.tolist(), strict=True)))
+
+
+def test_the_losses_of_rows_are_told_without_changing_the_step(tmp_path: Path) -> None:
+    engine = make_engine(tmp_path / "watched", [Watching()], micro_rows=3, steps=3)
+    finish(engine)
+    ((_, state),) = engine.active
+    assert [len(found) for found in state.after] == [4, 4, 4]
+    for before, after in zip(state.before, state.after, strict=True):
+        assert after == pytest.approx(before, rel=1e-4)
+    with pytest.raises(RequestError, match="not known here"):
+        engine.context().row_losses()

@@ -51,6 +51,12 @@ class Batch:
         """The rows from `start` up to `stop`, as views."""
         return self._map(lambda field: field[start:stop])
 
+    def select(self, indices: Tensor) -> Self:
+        """These rows, in this order."""
+        places = indices.tolist()
+        pick = lambda field: tuple(field[at] for at in places)  # noqa: E731
+        return self._map(lambda field: field[indices] if isinstance(field, Tensor) else pick(field))
+
     def split(self, num_rows: int) -> list[Self]:
         """Micro-batches of at most `num_rows` rows, in order."""
         return [self.rows(at, at + num_rows) for at in range(0, self.num_rows, num_rows)]
@@ -94,3 +100,12 @@ class Batch:
             tokens_B=change(self.tokens_B),
             weights_B=None if self.weights_B is None else change(self.weights_B),
         )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RowLosses:
+    """The loss of each row of a step: summed over its valid targets, without weights, smoothing or focus, in fp32."""
+
+    example_ids_B: Tensor
+    losses_B: Tensor
+    targets_B: Tensor

@@ -12,8 +12,9 @@ class Outputs:
     Where the model ends in a plain linear head, `hidden_BTD` and `head` are given and `logits` is made at the first
     reading; a loss that never reads it may fuse head and cross-entropy. Otherwise `logits` is given (or absent, as
     for detectors) and `head` is None. `extra` holds what else the model named (boxes, hidden states, ...). `model` is
-    who gave them: an evaluator may ask it further (let it write a translation), a loss may not. In training, techniques
-    may read the task's `loss` on them, and have the same batch run `again`.
+    who gave them: an evaluator may ask it further (let it write a translation), a loss may not. `losses_B` is left by
+    the task's loss: each row's own, as `Task.losses` gives it. In training, techniques may read the task's `loss` on
+    them, and have the same batch run `again`.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Outputs:
         self.head = head
         self.extra = extra or {}
         self.model = model
+        self.losses_B: Tensor | None = None
         self._logits = logits
         self._loss: Tensor | None = None
         self._loss_of: Callable[[Outputs], Tensor] | None = None

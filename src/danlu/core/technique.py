@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from danlu.core.action import Action
-from danlu.core.batch import Batch
+from danlu.core.batch import Batch, RowLosses
 from danlu.core.clock import Clock
 from danlu.core.config import Config
 from danlu.core.dials import Dial, Dials
@@ -22,12 +22,25 @@ Extra = Literal["hidden_states", "attentions"]
 SLOTS = ("on_model", "before_step", "on_batch", "loss_terms", "on_grads", "after_step", "on_export")
 
 
+def _alone(rows_B: Tensor) -> tuple[Tensor, slice]:
+    return rows_B, slice(0, len(rows_B))
+
+
+def _untold(*_: object) -> Any:
+    raise RequestError("the losses of rows are not known here", where="techniques", mend="Ask for them in after_step")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepContext:
     """What a slot may read. It is made anew for each step.
 
     `num_targets` is the count of valid targets over all micro-batches and processes of this step. `evaluation` is the
     newest evaluation, if any. `grad_norm()` gives the global norm of the gradient, computed once per step.
+
+    `gather(rows_B)` gives the rows of all processes in their order, and which of them are this process's own.
+    `row_losses()`, in `after_step`, gives the losses of the step's rows on all processes, for those who say
+    `needs_row_losses`. `losses(batch)`, in `on_batch`, runs the model at rest on a batch and gives `Task.losses`, (B,);
+    `losses(batch, call)` runs another, a `Forward`. All processes must call these three alike.
     """
 
     clock: Clock
@@ -38,6 +51,9 @@ class StepContext:
     num_targets: int = 0
     evaluation: Evaluation | None = None
     grad_norm: Callable[[], Tensor] = dataclasses.field(default=lambda: torch.zeros(()))
+    gather: Callable[[Tensor], tuple[Tensor, slice]] = _alone
+    row_losses: Callable[[], RowLosses] = _untold
+    losses: Callable[..., Tensor] = _untold
 
     def dial(self, name: str, default: float | None = None) -> float:
         """The number that a dial shows now."""
@@ -90,6 +106,8 @@ class Technique(Config):
     example: ClassVar[Mapping[str, object]] = {}
     beside: ClassVar[Mapping[str, Mapping[str, object]]] = {}
     random_in_forward: ClassVar[bool] = False
+    needs_row_losses: ClassVar[bool] = False
+    """whether the step must keep each row's loss for `ctx.row_losses()`"""
 
     @classmethod
     def name(cls) -> str:

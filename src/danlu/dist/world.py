@@ -90,6 +90,12 @@ class World:
         dist.all_gather_object(found, value, group=self.group)
         return found
 
+    def gather_rows(self, rows: Tensor) -> tuple[Tensor, slice]:
+        """The rows of all processes, in the order of ranks, on every process; and which of them are this one's."""
+        parts = [rows] if self.size == 1 else [part.to(rows.device) for part in self.gather_objects(rows.cpu())]
+        start = sum(len(part) for part in parts[: self.rank])
+        return torch.cat(parts), slice(start, start + len(rows))
+
     def barrier(self) -> None:
         """Returns when every process has come here."""
         self.max_across(0.0)

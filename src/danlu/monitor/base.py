@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from danlu.core import discover
+from danlu.core.batch import RowLosses
 from danlu.core.clock import Clock
 from danlu.core.config import Config
 from danlu.core.errors import RequestError
@@ -42,6 +43,7 @@ class ProbeContext:
 
     `terms` are the step's mean loss terms by name ("loss" is the task's), `grad_norm` the norm before clipping. Counts
     are over all processes; `step_seconds` is wall time from the step before to this one, waiting for data included.
+    `row_losses()` gives the losses of all processes' rows, as device tensors, to probes that say `needs_row_losses`.
     """
 
     clock: Clock
@@ -53,6 +55,7 @@ class ProbeContext:
     num_examples: int
     step_seconds: float
     data_wait_seconds: float
+    row_losses: Callable[[], RowLosses]
 
 
 class Probe(Config):
@@ -64,6 +67,8 @@ class Probe(Config):
 
     usual: ClassVar[bool] = True
     """whether a run has this probe unless told otherwise"""
+    needs_row_losses: ClassVar[bool] = False
+    """whether the step must keep each row's loss for `ctx.row_losses()`"""
 
     every: int = Field(default=1, ge=1)
     """steps from one reading to the next; the first step is always read"""
@@ -159,6 +164,7 @@ class Probes:
         num_examples: int,
         step_seconds: float,
         data_wait_seconds: float,
+        row_losses: Callable[[], RowLosses],
         log: bool,
     ) -> Readings | None:
         """Reads the finished step (see `ProbeContext`); with `log` the numbers since the last time, else None."""
@@ -172,6 +178,7 @@ class Probes:
             num_examples=num_examples,
             step_seconds=step_seconds,
             data_wait_seconds=data_wait_seconds,
+            row_losses=row_losses,
         )
         for name, kept in self._kept.items():
             for key, value in self.probes[name].read(ctx, kept).items():

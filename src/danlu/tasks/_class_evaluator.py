@@ -14,25 +14,31 @@ from torch.nn import functional
 
 from danlu.core.batch import Batch
 from danlu.core.outputs import Outputs
-from danlu.maths.losses import cross_entropy_sum
+from danlu.maths.losses import cross_entropies, focal, weighted_sum
 from danlu.tasks import _class_metrics as scores
 from danlu.tasks._own_metrics import OwnMetric, measured
 from danlu.tasks.base import Evaluator
 
 
-def class_loss(logits_BC: Tensor, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
+def class_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Tensor:
     """Cross-entropy, mean binary cross-entropy over the classes, or squared error, summed over weighted rows."""
-    logits_BC, weights_B = logits_BC.float(), batch.weights_B
+    logits_BC = outputs.logits.float()
     if "classes" in batch.labels:
-        classes_B = cast(Tensor, batch.labels["classes"])
-        return cross_entropy_sum(logits_BC, classes_B, label_smoothing=label_smoothing, weights_N=weights_B)
-    if "marks" in batch.labels:
-        marks_BC = cast(Tensor, batch.labels["marks"])
-        marks_BC = marks_BC * (1 - label_smoothing) + label_smoothing / 2
-        losses_B = functional.binary_cross_entropy_with_logits(logits_BC, marks_BC, reduction="none").mean(1)
+        classes_B, shape = cast(Tensor, batch.labels["classes"]), {"focal_gamma": focal_gamma}
+        losses_B, plain_B = cross_entropies(logits_BC, classes_B, label_smoothing=label_smoothing, **shape)
+    elif "marks" in batch.labels:
+        marks_BC, measure = cast(Tensor, batch.labels["marks"]), functional.binary_cross_entropy_with_logits
+        plain_BC = measure(logits_BC, marks_BC, reduction="none")
+        losses_BC, plain_B = focal(plain_BC, focal_gamma), plain_BC.detach().mean(1)
+        if label_smoothing > 0:
+            doubt_BC = measure(logits_BC, torch.full_like(marks_BC, 0.5), reduction="none")
+            losses_BC = (1 - label_smoothing) * losses_BC + label_smoothing * doubt_BC
+        losses_B = losses_BC.mean(1)
     else:
         losses_B = (logits_BC[:, 0] - cast(Tensor, batch.labels["numbers"])).square()
-    return losses_B.sum() if weights_B is None else torch.dot(losses_B, weights_B.to(losses_B.dtype))
+        plain_B = losses_B.detach()
+    outputs.losses_B = plain_B
+    return weighted_sum(losses_B, batch.weights_B)
 
 
 class ClassEvaluator(Evaluator):

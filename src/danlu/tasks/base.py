@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from danlu.core.batch import Batch
+from danlu.core.clock import Budget, Clock
 from danlu.core.config import Config
+from danlu.core.dials import Dials
+from danlu.core.errors import RequestError
 from danlu.core.outputs import Call, Outputs
 from danlu.core.technique import StepContext
 from danlu.data.columns import Columns, find_columns
@@ -91,6 +95,8 @@ class Task(Config):
     contrasted: ClassVar[tuple[str, ...]] = ()
     """what of `Outputs.extra`, (B, ...) each, the loss compares across rows; it then gets those of the whole step at
     once, so that micro-batches and processes change nothing. Empty where each row's loss is its own"""
+    tells_losses: ClassVar[bool] = True
+    """False where the loss of a single row is not known"""
     needs_tools: ClassVar[bool] = True
     """False where a model needs neither a tokenizer nor a processor"""
 
@@ -148,7 +154,28 @@ class Task(Config):
 
     @abc.abstractmethod
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
-        """The sum of the loss over the batch's valid targets, each row multiplied by `weights_B` when given."""
+        """The sum of the loss over the batch's valid targets, each row multiplied by `weights_B` when given.
+
+        It leaves `outputs.losses_B` behind, which is what `losses` gives.
+        """
+
+    @torch.no_grad()
+    def losses(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """(B,) fp32: each row's loss over its valid targets, without weights, smoothing or focus, and without gradient.
+
+        After `loss` it costs nothing. Where rows are compared (`contrasted`) they are those of the same batch.
+
+        Raises:
+            RequestError: the task knows no loss of a single row (`tells_losses`).
+        """
+        if outputs.losses_B is None:
+            clock, device = Clock(budget=Budget(steps=1)), batch.targets_B.device
+            ctx = StepContext(clock=clock, dials=Dials(()), model=nn.Module(), seed=0, device=device)
+            self.loss(outputs, batch, ctx)
+        if outputs.losses_B is None:
+            problem = f"{self.kind()} does not tell the loss of a single row"
+            raise RequestError(problem, where="techniques", mend="Switch off what chooses or weighs rows by their loss")
+        return outputs.losses_B
 
     @abc.abstractmethod
     def evaluator(self) -> Evaluator:
@@ -183,3 +210,8 @@ class Task(Config):
             "task": {"kind": self.kind(), **self.model_dump(mode="json")},
             "data": data.model_dump(mode="json", by_alias=True, exclude={"train", "valid", "test", "tokenizer"}),
         }
+
+
+def shape_of(ctx: StepContext) -> dict[str, float]:
+    """What dials say about the form of a cross-entropy."""
+    return {name: ctx.dial(name, 0.0) for name in ("label_smoothing", "focal_gamma")}

@@ -34,6 +34,7 @@ from danlu.data.trajectories import (
     shape_of,
     trajectory_columns,
 )
+from danlu.maths.losses import weighted_sum
 from danlu.tasks import _playing as playing
 from danlu.tasks._decision_evaluator import DecisionEvaluator, losses_of
 from danlu.tasks._own_metrics import own_metrics
@@ -164,7 +165,8 @@ class Decision(Task):
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
         """Summed over the rows, in fp32."""
         losses_B = losses_of(outputs.logits, batch, self.temperature)
-        return losses_B.sum() if batch.weights_B is None else torch.dot(losses_B, batch.weights_B.to(losses_B.dtype))
+        outputs.losses_B = losses_B.detach()
+        return weighted_sum(losses_B, batch.weights_B)
 
     def evaluator(self) -> Evaluator:
         """Metrics of the recorded steps, and of playing where episodes are asked for."""

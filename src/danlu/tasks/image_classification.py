@@ -42,7 +42,7 @@ from danlu.models.forward import Forward
 from danlu.tasks import _class_metrics as scores
 from danlu.tasks._class_evaluator import ClassEvaluator, class_loss
 from danlu.tasks._own_metrics import own_metrics
-from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
+from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 
 BATCH_ROWS = 32
 SIDE = 64
@@ -159,7 +159,7 @@ class ImageClassification(Task):
 
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
         """Summed over the rows, in fp32."""
-        return class_loss(outputs.logits, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
+        return class_loss(outputs, batch, **shape_of(ctx))
 
     def evaluator(self) -> Evaluator:
         """The metrics of classes, the share among the five likeliest, and the user's own."""

@@ -59,6 +59,7 @@ class ObjectDetection(Task):
 
     auto_class: ClassVar[str] = "AutoModelForObjectDetection"
     taught: ClassVar[tuple[str, ...]] = ("columns",)
+    tells_losses: ClassVar[bool] = False
 
     image_size: int | tuple[int, int] | None = None
     """height and width to which pictures are brought, or one number for both; when absent the model's own, else 640"""

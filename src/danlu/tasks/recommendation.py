@@ -34,7 +34,7 @@ from danlu.models.forward import Forward
 from danlu.models.writing import context_of
 from danlu.tasks._recommendation_metrics import RankingEvaluator, RatingEvaluator, best_items, expected_ratings
 from danlu.tasks._recommendation_rows import Past, RecommendationOptions, asked_example, told_list, unknown_item
-from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
+from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 from danlu.tasks.text_generation import token_loss
 
 BATCH_ROWS = 64
@@ -178,7 +178,7 @@ class Recommendation(Task):
 
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
         """Summed cross-entropy over all items, fused with the head unless somebody has made the logits."""
-        return token_loss(outputs, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
+        return token_loss(outputs, batch, **shape_of(ctx))
 
     def evaluator(self) -> Evaluator:
         """Full ranking of the held-out item, or the error of its rating."""

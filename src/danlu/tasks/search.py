@@ -24,6 +24,7 @@ from danlu.data.sources import Source, open_source
 from danlu.data.split import split_source
 from danlu.data.text import texts_of
 from danlu.data.tokenizers import make_tokenizer
+from danlu.maths.losses import weighted_sum
 from danlu.maths.retrieval import CUTS, Pooling, contrastive_losses, pooled, without_muted
 from danlu.models.forward import Forward
 from danlu.models.writing import context_of
@@ -198,7 +199,8 @@ class Search(Task):
             for dim in self.dims or (None,)
         ]
         losses_B = torch.stack(losses).mean(0)
-        return losses_B.sum() if batch.weights_B is None else torch.dot(losses_B, batch.weights_B.to(losses_B.dtype))
+        outputs.losses_B = losses_B.detach()
+        return weighted_sum(losses_B, batch.weights_B)
 
     def evaluator(self) -> Evaluator:
         """Ranks all documents for every query."""

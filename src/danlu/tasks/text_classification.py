@@ -30,7 +30,7 @@ from danlu.models.writing import context_of
 from danlu.tasks import _class_metrics as scores
 from danlu.tasks._class_evaluator import ClassEvaluator, class_loss
 from danlu.tasks._own_metrics import own_metrics
-from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
+from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 
 BATCH_ROWS = 32
 SAMPLE_CHARACTERS = 400
@@ -170,7 +170,7 @@ class TextClassification(Task):
 
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
         """Summed over the rows, in fp32."""
-        return class_loss(outputs.logits, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
+        return class_loss(outputs, batch, **shape_of(ctx))
 
     def evaluator(self) -> Evaluator:
         """The metrics of the target, and the user's own."""

@@ -20,10 +20,10 @@ from danlu.data.sources import open_source
 from danlu.data.split import split_source
 from danlu.data.text import TextEncoder, texts_of
 from danlu.data.tokenizers import make_tokenizer
-from danlu.maths.losses import cross_entropy_sum
+from danlu.maths.losses import cross_entropies, weighted_sum
 from danlu.models.kernels import linear_cross_entropy
 from danlu.tasks._text_output import TextOptions, predict_texts, prompts_from, sample_texts
-from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
+from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 
 
 class TextGeneration(Task):
@@ -113,7 +113,7 @@ class TextGeneration(Task):
 
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
         """Summed cross-entropy, fused with the head unless somebody has made the logits."""
-        return token_loss(outputs, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
+        return token_loss(outputs, batch, **shape_of(ctx))
 
     def evaluator(self) -> Evaluator:
         """Loss, perplexity and bits per byte."""
@@ -141,8 +141,8 @@ def _special_tokens(tokenizer: Tools) -> dict[str, int]:
     return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}
 
 
-def token_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy summed over `batch.labels["tokens"]`, each row times its weight."""
+def token_loss(outputs: Outputs, batch: Batch, **shape: float) -> Tensor:
+    """Cross-entropy summed over `batch.labels["tokens"]`, each row times its weight; `shape` as of `shape_of`."""
     labels_BT = batch.labels["tokens"]
     assert isinstance(labels_BT, Tensor)
     weights_N = None
@@ -150,18 +150,20 @@ def token_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0) 
         weights_N = batch.weights_B[:, None].expand(labels_BT.shape).flatten()
     labels_N = labels_BT.flatten()
     if outputs.hidden is not None and outputs.head is not None and not outputs.has_logits:
-        fused = linear_cross_entropy(
+        loss, plain_N = linear_cross_entropy(
             outputs.hidden.flatten(0, -2),
             outputs.head.weight,
             labels_N,
             bias_V=outputs.head.bias,
-            label_smoothing=label_smoothing,
             weights_N=weights_N,
+            return_rows=True,
+            **shape,
         )
-        assert isinstance(fused, Tensor)
-        return fused
-    logits_NV = outputs.logits.flatten(0, -2)
-    return cross_entropy_sum(logits_NV, labels_N, label_smoothing=label_smoothing, weights_N=weights_N)
+    else:
+        losses_N, plain_N = cross_entropies(outputs.logits.flatten(0, -2), labels_N, **shape)
+        loss = weighted_sum(losses_N, weights_N)
+    outputs.losses_B = plain_N.view(labels_BT.shape).sum(1)
+    return loss
 
 
 class TextEvaluator(Evaluator):

@@ -29,7 +29,7 @@ from danlu.models.writing import context_of
 from danlu.tasks import _translation_scores as scores
 from danlu.tasks._own_metrics import own_metrics
 from danlu.tasks._translation_evaluator import TranslationEvaluator, padded, text_of
-from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
+from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 from danlu.tasks.text_generation import token_loss
 
 BATCH_ROWS = 32
@@ -178,7 +178,7 @@ class Translation(Task):
 
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
         """Summed cross-entropy, fused with the head where the model has a plain one."""
-        return token_loss(outputs, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
+        return token_loss(outputs, batch, **shape_of(ctx))
 
     def evaluator(self) -> Evaluator:
         """Loss and perplexity of all rows; BLEU, chrF, chrF++ and TER of those that are translated."""

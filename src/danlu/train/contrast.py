@@ -37,16 +37,18 @@ class Gathered:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pull:
-    """The gradient of the step's loss at one micro-batch's outputs, and the share of that loss that it reports."""
+    """The gradient of the step's loss at one micro-batch's outputs, the share that it reports, and its rows' losses."""
 
     gradients: Mapping[str, Tensor]
     loss: Tensor
+    losses_B: Tensor | None
 
     def term(self, outputs: Outputs) -> Tensor:
         """A number that is the loss, with the gradient of the step's loss by all that made `outputs`."""
         pulled = torch.stack(
             [(cast(Tensor, outputs.extra[name]).float() * pull).sum() for name, pull in self.gradients.items()]
         ).sum()
+        outputs.losses_B = self.losses_B
         return pulled - pulled.detach() + self.loss
 
 
@@ -68,14 +70,19 @@ def pulls(task: Task, micros: Sequence[Batch], found: Sequence[Outputs], ctx: St
         name: torch.cat([tensors[name] for tensors, _ in everyone]).to(device).requires_grad_()
         for name in task.contrasted
     }
+    outputs = Outputs(extra=leaves)
     with torch.enable_grad():
-        loss = task.loss(Outputs(extra=leaves), joined([batch for _, batch in everyone]).to(device), ctx)
+        loss = task.loss(outputs, joined([batch for _, batch in everyone]).to(device), ctx)
     gradients = torch.autograd.grad(loss, list(leaves.values()))
-    mine = [gradient[start : start + rows].split([micro.num_rows for micro in micros]) for gradient in gradients]
-    share = loss.detach() / world.size
+    sizes, share = [micro.num_rows for micro in micros], loss.detach() / world.size
+    mine = [tensor[start : start + rows].split(sizes) for tensor in (*gradients, cast(Tensor, outputs.losses_B))]
     return [
-        Pull(gradients=dict(zip(leaves, parts, strict=True)), loss=share if at == 0 else torch.zeros_like(share))
-        for at, parts in enumerate(zip(*mine, strict=True))
+        Pull(
+            gradients=dict(zip(leaves, parts, strict=True)),
+            loss=share if at == 0 else torch.zeros_like(share),
+            losses_B=losses_B,
+        )
+        for at, (*parts, losses_B) in enumerate(zip(*mine, strict=True))
     ]
 
 

@@ -17,7 +17,7 @@ from danlu.core.action import Action, QuarantineData, SetDial, Stop
 from danlu.core.batch import Batch
 from danlu.core.clock import Clock
 from danlu.core.dials import Dial, Dials, Override, constant
-from danlu.core.errors import RunError
+from danlu.core.errors import RequestError, RunError
 from danlu.core.finding import Evaluation, Readings
 from danlu.core.journal import number, read_journal, standing
 from danlu.core.technique import Setting, StepContext, in_order
@@ -85,6 +85,7 @@ class Engine:
         setting = Setting(tools=plan.data.tools, examples=plan.data.train.fingerprint, auto_class=plan.task.model_class)
         self.active = [(technique, technique.start_in(setting, self.model)) for technique in self.techniques]
         loss_module.active = self.active
+        loss_module.keeps_rows = self._needs_row_losses()
         accelerate(cast(PreTrainedModel, self.model), device=self.world.device, precision=plan.precision)
         micro_cost = self._micro_cost(loss_module)
         self.module = wrap(loss_module, plan.parallel, self.world)
@@ -112,8 +113,8 @@ class Engine:
 
         def try_rows(num_rows: int) -> None:
             with autocast(self.world.device, plan.precision):
-                loss, _ = loss_module(batch.rows(0, num_rows), ctx)
-            loss.backward()
+                losses = loss_module(batch.rows(0, num_rows), ctx)
+            losses.total.backward()
             loss_module.zero_grad()
 
         rows = find_micro_batch(try_rows, batch.num_rows, self.world.device)
@@ -125,8 +126,15 @@ class Engine:
             return BatchSize(tokens=round(self.dials.value("batch_tokens", self.clock)))
         return BatchSize(examples=round(self.dials.value("batch_examples", self.clock)))
 
-    def context(self) -> StepContext:
-        """What the slots of the coming step may read."""
+    def _needs_row_losses(self) -> bool:
+        needing = [part.name() for part in (*self.techniques, *self.plan.probes) if part.needs_row_losses]
+        if needing and not self.plan.task.tells_losses:
+            problem = f"{needing[0]} reads the loss of single rows, which {self.plan.task.kind()} does not tell"
+            raise RequestError(problem, where="techniques", mend="Switch it off")
+        return bool(needing)
+
+    def context(self, result: StepResult | None = None) -> StepContext:
+        """What the slots of the coming step may read, or those that follow one with this result."""
         return StepContext(
             clock=self.clock,
             dials=self.dials,
@@ -134,6 +142,8 @@ class Engine:
             seed=self.plan.seed,
             device=self.world.device,
             evaluation=self.evaluation,
+            gather=self.world.gather_rows,
+            **({} if result is None else {"row_losses": result.row_losses}),
         )
 
     def draw(self) -> tuple[Batch, Position, float]:
@@ -266,6 +276,7 @@ class Engine:
             num_examples=result.num_examples,
             step_seconds=step_seconds,
             data_wait_seconds=data_wait_seconds,
+            row_losses=result.row_losses,
             log=due,
         )
         if readings is None:

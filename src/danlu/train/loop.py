@@ -38,7 +38,7 @@ def train(engine: Engine, interrupts: Interrupts) -> Ending:
         result = engine.stepper.step(batch, ctx)
         engine.advance(result, position, seconds=time.monotonic() - origin)
         for technique, state in engine.active:
-            technique.after_step(engine.context(), state)
+            technique.after_step(engine.context(result), state)
         engine.read(before, result, step_seconds=time.monotonic() - started, data_wait_seconds=data_wait_seconds)
         best = engine.plan.evaluate_every.due(before, engine.clock) and engine.evaluate()
         if best or engine.plan.checkpoint_every.due(before, engine.clock):

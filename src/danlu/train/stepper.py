@@ -3,17 +3,19 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from danlu.core.batch import Batch
-from danlu.core.errors import OutOfMemoryError
+from danlu.core.batch import Batch, RowLosses
+from danlu.core.errors import OutOfMemoryError, RequestError
 from danlu.core.outputs import Call, Outputs
 from danlu.core.seeds import seed_of
 from danlu.core.technique import StepContext, Technique, TechniqueState
+from danlu.dist.local import reshard
 from danlu.dist.world import World
 from danlu.dist.wrap import gradient_scale, synchronised, unwrap
 from danlu.models.forward import Forward
@@ -25,6 +27,14 @@ from danlu.train.plan import Precision
 Active = Sequence[tuple[Technique, TechniqueState | None]]
 
 
+class Losses(NamedTuple):
+    """The summed loss to go backward from, its terms by name, and the loss of each row where it is to be kept."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+    rows_B: Tensor | None = None
+
+
 class LossModule(nn.Module):
     """The model and everything up to the loss in one forward, which is what DDP and FSDP hook into."""
 
@@ -33,6 +43,7 @@ class LossModule(nn.Module):
         self.net = forward
         self.task = task
         self.active: Active = ()
+        self.keeps_rows = False
 
     def forward(
         self,
@@ -40,14 +51,14 @@ class LossModule(nn.Module):
         ctx: StepContext,
         evaluator: Taker | None = None,
         pull: Pull | None = None,
-    ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """The summed loss to go backward from, and its terms by name. An evaluator takes in the outputs instead.
+    ) -> Losses:
+        """The losses; an evaluator takes in the outputs instead.
 
         `pull` stands for the loss of a task that compares rows, in one of several micro-batches.
         """
         if evaluator is not None:
             evaluator.update(self.task.forward(self.net, batch), batch)
-            return torch.zeros(()), {}
+            return Losses(torch.zeros(()), {})
         outputs = self._outputs(batch, ctx)
         total = outputs.loss if pull is None else pull.term(outputs)
         terms = {"loss": total.detach()}
@@ -55,7 +66,7 @@ class LossModule(nn.Module):
             for name, term in technique.loss_terms(outputs, batch, ctx, state).items():
                 total = total + term
                 terms[name] = term.detach()
-        return total, terms
+        return Losses(total, terms, self.task.losses(outputs, batch) if self.keeps_rows else None)
 
     def _outputs(self, batch: Batch, ctx: StepContext, call: Call | None = None) -> Outputs:
         """What the network, or another one by `call`, makes of a batch, with what the techniques need besides."""
@@ -69,13 +80,17 @@ class LossModule(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What one step did, as device tensors: mean loss terms over the global targets, gradient norm."""
+    """What one step did, as device tensors: mean loss terms over the global targets, gradient norm.
+
+    `row_losses()` gathers the losses of all processes' rows, once; they are known where somebody needs them.
+    """
 
     terms: Mapping[str, Tensor]
     grad_norm: Tensor
     num_examples: int
     num_tokens: int
     num_targets: int
+    row_losses: Callable[[], RowLosses]
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
@@ -106,13 +121,14 @@ class Stepper:
 
     def step(self, batch: Batch, ctx: StepContext) -> StepResult:
         """Gradients over the whole batch, techniques' changes to them, and the optimiser."""
+        ctx = dataclasses.replace(ctx, losses=functools.partial(self.losses, ctx))
         for technique, state in self.active:
             batch = technique.on_batch(batch, ctx, state)
         batch = batch.to(self.world.device)
         counts = torch.tensor([batch.num_examples, batch.num_tokens, batch.num_targets], device=self.world.device)
         examples, tokens, targets = (int(count) for count in self.world.sum_across(counts))
         ctx = dataclasses.replace(ctx, num_targets=targets)
-        terms = self._gradients(batch, ctx)
+        terms, rows_B = self._gradients(batch, ctx)
         self.scaler.unscale_(self.optimizer)
         norm = functools.cache(self._grad_norm)
         ctx = dataclasses.replace(ctx, grad_norm=norm)
@@ -121,9 +137,50 @@ class Stepper:
         self._turn(ctx)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return StepResult(terms=terms, grad_norm=norm(), num_examples=examples, num_tokens=tokens, num_targets=targets)
+        return StepResult(
+            terms=terms,
+            grad_norm=norm(),
+            num_examples=examples,
+            num_tokens=tokens,
+            num_targets=targets,
+            row_losses=functools.cache(lambda: self._row_losses(batch, rows_B)),
+        )
 
-    def _gradients(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
+    @torch.no_grad()
+    def losses(self, ctx: StepContext, batch: Batch, call: Call | None = None) -> Tensor:
+        """(B,): the losses of a batch's rows, each its own, the model at rest; `call` runs another model.
+
+        Raises:
+            RequestError: the task compares rows, or does not tell their losses.
+        """
+        task = cast(Task, unwrap(self.module).task)
+        if task.contrasted or not task.tells_losses:
+            problem = f"{task.kind()} has no loss of a single row before the batch is chosen"
+            raise RequestError(problem, where="techniques", mend="Switch off what chooses rows by their loss")
+        taker, training = _LossTaker(task), self.module.training
+        self.module.eval()
+        try:
+            for index, micro in enumerate(self._micro_batches(batch.to(self.world.device))):
+                if call is None:
+                    self._run(index, micro, ctx, evaluator=taker)
+                else:
+                    with autocast(self.world.device, self.precision):
+                        taker.update(task.forward(call, micro), micro)
+        finally:
+            self.module.train(training)
+            reshard(self.module)
+        return torch.cat(taker.losses)[: batch.num_rows]
+
+    def _row_losses(self, batch: Batch, losses_B: Tensor | None) -> RowLosses:
+        """Those of all processes; rows without a target, a process's stand-in among them, have no loss to tell."""
+        if losses_B is None:
+            raise RuntimeError("nobody said that the losses of rows are needed")
+        columns = torch.stack([batch.example_ids_B.double(), losses_B.double(), batch.targets_B.double()], 1)
+        columns, _ = self.world.gather_rows(columns[batch.targets_B > 0])
+        ids_B, losses_B, targets_B = columns.unbind(1)
+        return RowLosses(example_ids_B=ids_B.long(), losses_B=losses_B.float(), targets_B=targets_B.long())
+
+    def _gradients(self, batch: Batch, ctx: StepContext) -> tuple[Mapping[str, Tensor], Tensor | None]:
         """Leaves the step's gradients on the parameters; with less memory than hoped for, in smaller pieces."""
         while True:
             self.optimizer.zero_grad()
@@ -140,17 +197,21 @@ class Stepper:
                 )
             self.micro_cost = rows // 2 * max(1, int(batch.tokens_B.max()))
 
-    def _accumulate(self, batch: Batch, ctx: StepContext) -> Mapping[str, Tensor]:
+    def _accumulate(self, batch: Batch, ctx: StepContext) -> tuple[Mapping[str, Tensor], Tensor | None]:
         totals: dict[str, Tensor] = {}
+        rows: list[Tensor] = []
         micros = self._micro_batches(batch)
         scale = gradient_scale(self.world) / max(ctx.num_targets, 1)
         for index, (micro, pull) in enumerate(zip(micros, self._pulls(micros, ctx), strict=True)):
             with synchronised(self.module, index == len(micros) - 1):
-                loss, terms = self._run(index, micro, ctx, pull=pull)
-                self.scaler.scale(loss * scale).backward()
-            for name, term in terms.items():
+                found = self._run(index, micro, ctx, pull=pull)
+                self.scaler.scale(found.total * scale).backward()
+            for name, term in found.terms.items():
                 totals[name] = totals.get(name, 0.0) + term.float()
-        return {name: self.world.sum_across(total) / max(ctx.num_targets, 1) for name, total in sorted(totals.items())}
+            if found.rows_B is not None:
+                rows.append(found.rows_B)
+        count, losses_B = max(ctx.num_targets, 1), torch.cat(rows)[: batch.num_rows] if rows else None
+        return {name: self.world.sum_across(total) / count for name, total in sorted(totals.items())}, losses_B
 
     def _pulls(self, micros: Sequence[Batch], ctx: StepContext) -> Sequence[Pull | None]:
         """Where the task compares rows and they do not all come in one piece: what stands for its loss in each."""
@@ -163,11 +224,11 @@ class Stepper:
                 self._run(index, micro, ctx, evaluator=gathered)
         return pulls(task, micros, gathered.outputs, ctx, self.world)
 
-    def _run(self, index: int, micro: Batch, ctx: StepContext, **how: object) -> tuple[Tensor, Mapping[str, Tensor]]:
+    def _run(self, index: int, micro: Batch, ctx: StepContext, **how: object) -> Losses:
         """Seeded by its place, so that to run it twice gives the same."""
         torch.manual_seed(seed_of(self.seed, "step", ctx.clock.step, self.world.rank, index))
         with autocast(self.world.device, self.precision):
-            result: tuple[Tensor, Mapping[str, Tensor]] = self.module(micro, ctx, **how)
+            result: Losses = self.module(micro, ctx, **how)
         return result
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
@@ -191,6 +252,17 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("lr_scale", 1.0)
             group["weight_decay"] = decay * group.get("decay", 0.0)
+
+
+class _LossTaker:
+    """Takes each row's loss from the outputs."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.losses: list[Tensor] = []
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        self.losses.append(self.task.losses(outputs, batch))
 
 
 @contextlib.contextmanager

@@ -19,24 +19,26 @@ def case(N: int, D: int, V: int, labelled: float = 1.0, bias: bool = False) -> d
     return made
 
 
-def reference(made: dict[str, Tensor], smoothing: float, weights_N: Tensor | None) -> dict[str, Tensor]:
+def reference(
+    made: dict[str, Tensor], smoothing: float, weights_N: Tensor | None, gamma: float = 0.0
+) -> dict[str, Tensor]:
     """Everything in fp64, by autograd through the full logits."""
     hidden, weight = (made[name].double().requires_grad_() for name in ("hidden", "weight"))
     bias = made["bias"].double().requires_grad_() if "bias" in made else None
-    rows_N = functional.cross_entropy(
-        functional.linear(hidden, weight, bias),
-        made["labels"],
-        reduction="none",
-        label_smoothing=smoothing,
-        ignore_index=IGNORE,
-    )
+    logp_NV = functional.linear(hidden, weight, bias).log_softmax(-1)
+    valid_N = made["labels"] != IGNORE
+    plain_N = -logp_NV.gather(1, made["labels"].clamp_min(0)[:, None])[:, 0] * valid_N
+    focused_N = (1 - torch.exp(-plain_N)).clamp_min(1e-300) ** gamma * plain_N if gamma else plain_N
+    rows_N = (1 - smoothing) * focused_N - smoothing * logp_NV.mean(-1) * valid_N
     rows_N = rows_N if weights_N is None else rows_N * weights_N.double()
     rows_N.sum().backward()
-    found = {"loss": rows_N.sum().detach(), "rows": rows_N.detach(), "hidden": hidden.grad, "weight": weight.grad}
+    found = {"loss": rows_N.sum().detach(), "rows": plain_N.detach(), "hidden": hidden.grad, "weight": weight.grad}
     return found | ({"bias": bias.grad} if bias is not None else {})
 
 
-def fused(made: dict[str, Tensor], smoothing: float, weights_N: Tensor | None, scale: float = 1.0) -> dict[str, Tensor]:
+def fused(
+    made: dict[str, Tensor], smoothing: float, weights_N: Tensor | None, scale: float = 1.0, gamma: float = 0.0
+) -> dict[str, Tensor]:
     leaves = {name: made[name].clone().requires_grad_() for name in ("hidden", "weight", "bias") if name in made}
     loss, rows_N = linear_cross_entropy(
         leaves["hidden"],
@@ -44,6 +46,7 @@ def fused(made: dict[str, Tensor], smoothing: float, weights_N: Tensor | None, s
         made["labels"],
         bias_V=leaves.get("bias"),
         label_smoothing=smoothing,
+        focal_gamma=gamma,
         weights_N=weights_N,
         return_rows=True,
     )
@@ -65,6 +68,16 @@ def test_fp32_is_exact(path: str, shape: tuple[int, int, int, float], smoothing:
     made = case(*shape, bias=bias)
     weights_N = torch.rand(shape[0]) if bias else None
     wanted, found = reference(made, smoothing, weights_N), fused(made, smoothing, weights_N)
+    for name, value in wanted.items():
+        assert error(found[name], value) < 3e-6, name
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_focused_is_exact(path: str, gamma: float, smoothing: float) -> None:
+    made = case(130, 33, 1000, labelled=0.8, bias=True)
+    weights_N = torch.rand(130)
+    wanted, found = reference(made, smoothing, weights_N, gamma), fused(made, smoothing, weights_N, gamma=gamma)
     for name, value in wanted.items():
         assert error(found[name], value) < 3e-6, name
 

@@ -133,7 +133,7 @@ def _openmp(flags: tuple[str, ...]) -> list[str]:
 def _declare(loaded: ctypes.CDLL) -> None:
     pointer, whole, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
     for kind in ("f32", "bf16"):
-        loss = [pointer, size, size, pointer, pointer, ctypes.c_float, whole, pointer, whole]
+        loss = [pointer, size, size, pointer, pointer, ctypes.c_float, ctypes.c_float, whole, pointer, pointer, whole]
         _function(loaded, f"cross_entropy_{kind}", loss)
         _function(loaded, f"softmax_forward_{kind}", [pointer] * 4)
         _function(loaded, f"softmax_backward_{kind}", [pointer] * 5)

@@ -1,5 +1,6 @@
 // Cross-entropy over rows of logits, its gradient written over the logits.
-// loss_n = w_n [(1 - e)(lse_n - x_n,y) + e (lse_n - mean_v x_n,v)],  d loss_n / d x_nv = w_n [p_nv - e / V - (1 - e) 1(v = y)]
+// loss_n = w_n [(1 - e) q^c l + e (lse_n - mean_v x_n,v)],  l = lse_n - x_n,y,  q = 1 - exp(-l)
+// d loss_n / d x_nv = w_n [(1 - e) g (p_nv - 1(v = y)) + e (p_nv - 1 / V)],  g = q^c + c q^(c-1) (1 - q) l,  1 for c = 0
 #include "common.cpp"
 
 template <class T>
@@ -67,9 +68,18 @@ static float row_mean(const T* row, int64_t V) {
   return total / V;
 }
 
+// The focal loss of a row (Lin et al. 2017, equation 4) and its slope by the row's cross-entropy.
+static float focal(float loss, float focus, float* slope) {
+  const float wrong = -std::expm1(-loss);
+  if (wrong <= 0) return *slope = 0.0f;
+  const float factor = std::pow(wrong, focus);
+  *slope = factor + focus * factor / wrong * (1.0f - wrong) * loss;
+  return factor * loss;
+}
+
 template <class T>
 static void cross_entropy(T* logits, int64_t N, int64_t V, const int64_t* labels, const float* weights,
-                          float smoothing, int want_gradient, float* losses, int threads) {
+                          float smoothing, float focus, int want_gradient, float* losses, float* plain, int threads) {
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t n = 0; n < N; ++n) {
     T* row = logits + n * V;
@@ -81,21 +91,26 @@ static void cross_entropy(T* logits, int64_t N, int64_t V, const int64_t* labels
     const float sum = row_exp_sum(row, V, best);
     const float lse = best + std::log(sum);
     // With an infinite or NaN logit torch gives NaN; so must this, or a diverged run would look healthy.
-    losses[n] = weight * ((1.0f - smoothing) * (lse - at_label) + (smoothing > 0 ? smoothing * (lse - mean) : 0.0f));
+    plain[n] = lse - at_label;
+    float slope = 1.0f;
+    const float focused = focus > 0 ? focal(plain[n], focus, &slope) : plain[n];
+    losses[n] = weight * ((1.0f - smoothing) * focused + (smoothing > 0 ? smoothing * (lse - mean) : 0.0f));
     if (!want_gradient) continue;
-    const float uniform = weight * smoothing / V;
-    row_gradient(row, V, best, sum, weight, uniform);
+    const float uniform = weight * smoothing / V, scale = weight * (slope + smoothing * (1.0f - slope));
+    row_gradient(row, V, best, sum, scale, uniform);
     const float p = fast_exp(at_label - best) / sum;
-    store(row + label, weight * (p - (1.0f - smoothing)) - uniform);
+    store(row + label, scale * p - weight * (1.0f - smoothing) * slope - uniform);
   }
 }
 
 extern "C" void cross_entropy_f32(float* logits, int64_t N, int64_t V, const int64_t* labels, const float* weights,
-                                  float smoothing, int want_gradient, float* losses, int threads) {
-  cross_entropy(logits, N, V, labels, weights, smoothing, want_gradient, losses, threads);
+                                  float smoothing, float focus, int want_gradient, float* losses, float* plain,
+                                  int threads) {
+  cross_entropy(logits, N, V, labels, weights, smoothing, focus, want_gradient, losses, plain, threads);
 }
 
 extern "C" void cross_entropy_bf16(bf16* logits, int64_t N, int64_t V, const int64_t* labels, const float* weights,
-                                   float smoothing, int want_gradient, float* losses, int threads) {
-  cross_entropy(logits, N, V, labels, weights, smoothing, want_gradient, losses, threads);
+                                   float smoothing, float focus, int want_gradient, float* losses, float* plain,
+                                   int threads) {
+  cross_entropy(logits, N, V, labels, weights, smoothing, focus, want_gradient, losses, plain, threads);
 }
