@@ -51,6 +51,9 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def column(self, name: str) -> np.ndarray:
+        return {"label": self.lengths % 3, "source": np.minimum(np.arange(len(self)) % 4, 1)}[name]
+
     def __getitem__(self, at: int) -> dict[str, np.ndarray]:
         return self._rows[at]
 

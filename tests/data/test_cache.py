@@ -11,6 +11,7 @@ import pytest
 from danlu.core.errors import DataError, RequestError, RunError
 from danlu.data.cache import encode_cached
 from danlu.data.columns import Columns
+from danlu.data.examples import column_of
 from danlu.data.sources import open_source
 from danlu.data.split import split_source
 from danlu.data.text import TextEncoder
@@ -43,11 +44,37 @@ def test_several_processes_give_the_same(folder, cache, tmp_path):
     together = encode_cached(source, encoders.count_letters, key="k", workers=3, folder=tmp_path / "other")
     assert contents(alone) == contents(together)
     assert alone.fingerprint == together.fingerprint
+    assert alone.meta.files == together.meta.files == tuple((f"{folder}/{at}.jsonl", 50) for at in range(8))
     for name in ("input_ids.values", "input_ids.ends", "size.values"):
         assert (alone.folder / name).read_bytes() == (together.folder / name).read_bytes()
     assert sorted(path.name for path in together.folder.iterdir()) == sorted(
         path.name for path in alone.folder.iterdir()
     )
+
+
+def test_examples_know_which_source_they_come_from(folder, write, cache):
+    one = write("one.jsonl", [{"text": "a"}, {"text": 3}, {"text": "b"}])
+    source = open_source([str(one), folder, str(one)], cache=cache)
+    train, valid = split_source(source, "20%", seed=0)
+    parts = [encode_cached(part, encoders.count_letters, key="k", on_bad="skip") for part in (train, valid)]
+    for part in parts:
+        assert part.column("source").tolist() == [
+            1 if ":" in text else part.sources[str(one)] for text in contents(part)
+        ]
+    assert sum((part.column("source") == 1).sum() for part in parts) == 400
+    alone = encode_cached(open_source(folder, cache=cache), encoders.count_letters, key="k")
+    assert column_of(alone, "source").tolist() == [0] * 400
+    with pytest.raises(RequestError, match="do not tell their label"):
+        column_of(alone, "label")
+
+
+def test_examples_of_an_older_version_are_made_anew_when_their_sources_matter(folder, write, cache):
+    one = write("one.jsonl", [{"text": "a"}])
+    source = open_source([str(one), folder], cache=cache)
+    path = encode_cached(source, encoders.count_letters, key="k").folder / "meta.json"
+    old = {name: value for name, value in json.loads(path.read_text()).items() if name != "files"}
+    path.write_text(json.dumps(old))
+    assert encode_cached(source, encoders.count_letters, key="k").column("source").tolist() == [0] + [1] * 400
 
 
 def test_a_lone_large_file_is_shared_among_processes(write, cache, tmp_path, tokenizer):

@@ -1,3 +1,4 @@
+import dataclasses
 import time
 
 import numpy as np
@@ -144,3 +145,17 @@ def test_rows_outside(make):
     for at in (1, -2):
         with pytest.raises(IndexError):
             rows[at]
+
+
+def test_sources_share_no_row(make):
+    examples = make(documents_of([3] * 10))
+    examples.meta = dataclasses.replace(examples.meta, files=(("a", 4), ("b", 5), ("c", 1)))
+    together = pack(examples, 8, 0)
+    examples.sources = {"a": 0, "b": 1, "c": 1}
+    apart = pack(examples, 8, 0)
+    assert [len(together), len(apart)] == [5, 5]
+    assert apart.column("source").tolist() == [0, 0, 1, 1, 1]
+    for at, source in enumerate(apart.column("source")):
+        assert {int(piece >= 4) for piece in apart.pieces_of(at)} == {source}
+    assert sorted(np.concatenate([apart.pieces_of(at) for at in range(5)]).tolist()) == list(range(10))
+    assert apart.fingerprint != together.fingerprint

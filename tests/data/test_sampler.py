@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from danlu.core.errors import DataError
-from danlu.data.sampler import BatchSize, Position, Sampler
+from danlu.core.errors import DataError, RequestError
+from danlu.data.sampler import BatchSize, Position, Sampler, Wanted
 
 SIZES = st.one_of(
     st.integers(1, 40).map(lambda n: BatchSize(examples=n)), st.integers(1, 400).map(lambda n: BatchSize(tokens=n))
@@ -26,11 +26,11 @@ def samplers(draw):
     )
 
 
-def stream(sampler, sizes, position, until_epoch, skip=frozenset()):
+def stream(sampler, sizes, position, until_epoch, skip=frozenset(), wanted=None):
     """(indices, position before) of each draw until an epoch begins."""
     at = 0
     while position.epoch < until_epoch:
-        indices, after = sampler.draw(position, sizes[at % len(sizes)], skip)
+        indices, after = sampler.draw(position, sizes[at % len(sizes)], skip, wanted)
         yield indices, position
         position, at = after, at + 1
 
@@ -163,3 +163,54 @@ def test_the_rest_of_an_epoch_may_be_quarantined():
 def test_sizes_that_make_no_sense(wrong):
     with pytest.raises(ValidationError):
         BatchSize.model_validate(wrong)
+
+
+@settings(max_examples=50, deadline=None)
+@given(samplers(), SIZES, st.data())
+def test_an_epoch_holds_each_example_as_often_as_it_is_wanted(sampler, size, data):
+    number = len(sampler)
+    weights = np.array(data.draw(st.lists(st.sampled_from([0, 0, 1, 2.5, 40]), min_size=number, max_size=number)))
+    weights[data.draw(st.integers(0, number - 1))] = 1.0
+    drawn = [indices for indices, _ in stream(sampler, [size], Position(), 1, wanted=Wanted(weights, number))]
+    counts = np.bincount(np.concatenate(drawn), minlength=number)
+    assert counts.sum() == number
+    assert (np.abs(counts - number * weights / weights.sum()) < 1 + 1e-6).all()
+    assert not counts[weights == 0].any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(samplers(), SIZES, st.floats(1e-3, 1e3))
+def test_equal_weights_change_nothing(sampler, size, weight):
+    wanted = Wanted(np.full(len(sampler), weight), len(sampler))
+    plain, weighed = (list(stream(sampler, [size], Position(), 2, wanted=which)) for which in (None, wanted))
+    assert [indices.tolist() for indices, _ in plain] == [indices.tolist() for indices, _ in weighed]
+
+
+@pytest.mark.parametrize("bucket", [False, True])
+def test_a_weighted_draw_depends_on_place_and_weights_alone(bucket):
+    lengths = np.random.default_rng(0).integers(1, 60, 900)
+    first, second = (Wanted(np.random.default_rng(seed).random(900), 900) for seed in (1, 2))
+    used, fresh = (Sampler(lengths, seed=5, bucket=bucket) for _ in range(2))
+    size, position = BatchSize(examples=16), Position(cursor=320)
+    for _ in used.draw(position, size, wanted=first), used.draw(position, size):
+        pass
+    ours, after = used.draw(position, size, frozenset({7}), second)
+    theirs, as_well = fresh.draw(position, size, frozenset({7}), second)
+    assert ours.tolist() == theirs.tolist()
+    assert after == as_well
+    assert 7 not in ours
+
+
+def test_a_draw_is_as_likely_as_its_weight():
+    """Over many seeds each place draws an example with its share of the weights."""
+    weights, counts = np.array([1.0, 3.0, 0.5, 5.5]), np.zeros(4)
+    wanted = Wanted(weights, 4)
+    for seed in range(4000):
+        counts[Sampler(np.ones(4, dtype=int), seed=seed).draw(Position(), BatchSize(examples=1), wanted=wanted)[0]] += 1
+    assert np.abs(counts / 4000 - weights / 10).max() < 0.025
+
+
+@pytest.mark.parametrize("weights", [[1.0], [0.0, 0.0], [1.0, -1.0], [1.0, np.nan], [np.inf, 1.0]])
+def test_weights_that_make_no_sense(weights):
+    with pytest.raises(RequestError, match="as many weights"):
+        Wanted(np.array(weights), 2)

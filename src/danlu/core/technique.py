@@ -1,10 +1,11 @@
-"""Technique: a frozen config with up to seven slots, each a typed place in the step."""
+"""Technique: a frozen config with up to eight slots, each a typed place in the step."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ from danlu.core.outputs import Outputs
 from danlu.core.seeds import generator_of
 
 Extra = Literal["hidden_states", "attentions"]
-SLOTS = ("on_model", "before_step", "on_batch", "loss_terms", "on_grads", "after_step", "on_export")
+SLOTS = ("on_model", "before_step", "on_draw", "on_batch", "loss_terms", "on_grads", "after_step", "on_export")
 
 
 def _alone(rows_B: Tensor) -> tuple[Tensor, slice]:
@@ -27,7 +28,7 @@ def _alone(rows_B: Tensor) -> tuple[Tensor, slice]:
 
 
 def _untold(*_: object) -> Any:
-    raise RequestError("the losses of rows are not known here", where="techniques", mend="Ask for them in after_step")
+    raise RequestError("this is not known here", where="techniques", mend="See in which slot it is")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,19 +70,26 @@ class Setting:
     """What a technique may know of the run that it starts in.
 
     `tools` is the tokenizer or processor; `examples` names the training examples: equal names, equal examples;
-    `auto_class` is the transformers Auto class of the task's models.
+    `auto_class` is the transformers Auto class of the task's models. `lengths_N` holds the tokens of each training
+    example, and `column(name)` a whole number of each, (N,): its class by `label`, the place of its source in the list
+    `data.train` by `source`; a RequestError where the data do not tell.
     """
 
     tools: Any = None
     examples: str = ""
     auto_class: str = ""
+    lengths_N: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    column: Callable[[str], np.ndarray] = _untold
 
 
 class TechniqueState:
-    """What a technique remembers. Attributes that are tensors, dicts of tensors or plain numbers are checkpointed."""
+    """What a technique remembers. Attributes that are tensors, dicts of tensors or plain numbers are checkpointed.
+
+    Those whose name begins with an underscore are not: they are made anew at every start.
+    """
 
     def state_dict(self) -> dict[str, object]:
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         for name, value in state.items():
@@ -146,6 +154,14 @@ class Technique(Config):
         """Sets things up for the step; called again with the same clock it must do nothing new."""
         return ()
 
+    def on_draw(self, ctx: StepContext, state: TechniqueState | None) -> Tensor | None:
+        """How often each training example is wanted, (N,) numbers ≥ 0 of any sum, on the CPU; None: all alike.
+
+        It is called before every draw and must give the same tensor, not an equal one, until the weights change. The
+        weights of several techniques multiply. They must be the same on every process.
+        """
+        return None
+
     def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
         """Changes this process's whole batch, before it is cut into micro-batches."""
         return batch
@@ -165,6 +181,10 @@ class Technique(Config):
 
     def after_step(self, ctx: StepContext, state: TechniqueState | None) -> None:
         """Follows the optimiser; `ctx.clock` already counts this step."""
+
+    def readings(self, state: TechniqueState | None) -> Mapping[str, float]:
+        """Numbers of the state that the next line of the journal is to hold."""
+        return {}
 
     @contextlib.contextmanager
     def on_export(self, model: nn.Module, state: TechniqueState | None) -> Iterator[nn.Module]:

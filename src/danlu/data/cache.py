@@ -9,7 +9,7 @@ from typing import Protocol
 
 from danlu.core.errors import DataError
 from danlu.data.config import DataConfig
-from danlu.data.encoding import Encode, Encoded, Written, encode_spans
+from danlu.data.encoding import Encode, Encoded, Written, encode_spans, summed
 from danlu.data.examples import Examples, Listed, Meta, concatenate, open_examples
 from danlu.data.fingerprints import digest_of
 from danlu.data.places import cache_folder, one_builder, telling_disk_troubles, written_aside
@@ -63,16 +63,24 @@ def encode_cached(
     root = cache_folder(folder) if folder is not None else source.cache
     fingerprint = digest_of("examples", _VERSION, source.fingerprint, key)
     place = root / "examples" / fingerprint
-    examples = open_examples(place)
+    sources = {file.name: file.source for file in source.files}
+    examples = _opened(place, sources)
     if examples is None:
         with telling_disk_troubles(root), one_builder(place):
-            examples = open_examples(place) or _build(source, encode, place, workers, on_bad)
+            examples = _opened(place, sources) or _build(source, encode, place, workers, on_bad)
+    examples.sources = sources
     if examples.skipped.count and on_bad == "refuse":
         raise _refusal(examples.skipped)
     if on_skip is not None:
         for row in examples.skipped.rows:
             on_skip(row)
     return examples
+
+
+def _opened(place: Path, sources: Mapping[str, int]) -> Examples | None:
+    """The examples that are there; not those of an older version where it matters which file each came from."""
+    examples = open_examples(place)
+    return None if examples is not None and any(sources.values()) and not examples.meta.files else examples
 
 
 def encode_as_told(
@@ -127,8 +135,17 @@ def _meta(source: Source, fingerprint: str, written: Sequence[Written]) -> Meta:
     layouts = next(done.layouts for done in written if done.num_examples)
     if any(done.layouts != layouts for done in written if done.num_examples):
         raise TypeError("examples of one source must agree in fields, types and shapes")
+    files: list[tuple[str, int]] = []
+    for done in written:
+        first, *rest = done.files or (("", 0),)
+        files += [(first[0], first[1] - done.joined), *rest]
     return Meta(
-        fingerprint=fingerprint, num_examples=num_examples, fields=layouts, skipped=skipped, truncated=truncated
+        fingerprint=fingerprint,
+        num_examples=num_examples,
+        fields=layouts,
+        skipped=skipped,
+        truncated=truncated,
+        files=tuple((name, count) for name, count in summed(files) if count),
     )
 
 

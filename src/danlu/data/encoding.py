@@ -4,6 +4,8 @@ import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -39,6 +41,8 @@ class Written:
     layouts: Mapping[str, FieldLayout]
     skipped: Listed
     truncated: Listed
+    files: tuple[tuple[str, int], ...]
+    """the files in their order, and how many examples each gave"""
     joined: bool
     """True when the first example continues the last one of the unit before."""
 
@@ -53,6 +57,7 @@ def encode_spans(source: Source, spans: Sequence[Span], encode: Encode, folder: 
     writer = Writer(folder)
     skipped, truncated = _Lister(), _Lister()
     first_joined = False
+    files: list[tuple[str, int]] = []
 
     def handle_bad(bad: BadRow) -> None:
         if on_bad == "refuse":
@@ -64,6 +69,7 @@ def encode_spans(source: Source, spans: Sequence[Span], encode: Encode, folder: 
         if isinstance(encoded, BadField):
             handle_bad(encoded.in_row(row))
             continue
+        before = writer.num_examples
         for example in encoded:
             if "truncated" in example:
                 place = {"file": row.file, "row": row.number, "field": "", "problem": "was cut to the context"}
@@ -72,14 +78,22 @@ def encode_spans(source: Source, spans: Sequence[Span], encode: Encode, folder: 
             joined = row.part.joined and skipped.last != (row.file, row.number - 1)
             first_joined = joined if writer.num_examples == 0 else first_joined
             writer.add(example, joined=joined)
+        files.append((row.file, writer.num_examples - before))
+        files[-2:] = summed(files[-2:])
     writer.close()
     return Written(
         num_examples=writer.num_examples,
         layouts=writer.layouts,
         skipped=skipped.listed(),
         truncated=truncated.listed(),
+        files=tuple(files),
         joined=first_joined,
     )
+
+
+def summed(files: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Counts by file, neighbours of one name together."""
+    return [(name, sum(count for _, count in run)) for name, run in groupby(files, key=itemgetter(0))]
 
 
 class _Lister:

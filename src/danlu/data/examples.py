@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from danlu.core.errors import RequestError
 from danlu.data.rows import Example
 
 VERSION = 1
@@ -68,6 +69,8 @@ class Meta:
     fields: Mapping[str, FieldLayout]
     skipped: Listed
     truncated: Listed
+    files: tuple[tuple[str, int], ...] = ()
+    """the names of the files in their order, and how many examples each gave; empty when written by an older version"""
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps({"version": VERSION, **dataclasses.asdict(self)}), encoding="utf-8")
@@ -81,6 +84,7 @@ class Meta:
         raw["fields"] = {
             name: FieldLayout(**{**entry, "inner": tuple(entry["inner"])}) for name, entry in raw["fields"].items()
         }
+        raw["files"] = tuple((str(name), int(count)) for name, count in raw.get("files", ()))
         for name in ("skipped", "truncated"):
             raw[name] = Listed(count=raw[name]["count"], rows=tuple(raw[name]["rows"]))
         return cls(**raw)
@@ -95,6 +99,8 @@ class Examples:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.meta = Meta.read(folder / "meta.json")
+        self.sources: Mapping[str, int] = {}
+        """file name -> place of its source in a list of sources"""
         self._values = {name: _mapped(folder / f"{name}.values", layout) for name, layout in self.meta.fields.items()}
         self._ends = {
             name: _mapped(folder / f"{name}.ends", FieldLayout(dtype="<i8", scalar=True, inner=()))
@@ -154,7 +160,13 @@ class Examples:
         return self._values[name][begin + start : end]
 
     def column(self, name: str) -> np.ndarray:
-        """All values of a scalar field, (len,)."""
+        """All values of a scalar field, (len,); of `source` the place in the list of sources that each comes from.
+
+        Raises:
+            KeyError: there is no such field, or the sources are not known.
+        """
+        if name == "source" and not self.has(name):
+            return np.concatenate([np.full(count, self.sources[file]) for file, count in self.meta.files or [("", 0)]])
         return self._values[name]
 
     def has(self, name: str) -> bool:
@@ -167,6 +179,23 @@ class Examples:
                 not layout.scalar and len(self._ends[name]) != self.meta.num_examples
             ):
                 raise ValueError(f"{name} is cut short")
+
+
+def column_of(examples: ExampleSet, name: str) -> np.ndarray:
+    """(N,) whole numbers, one for each example: its class by `label`, the place of its source by `source`.
+
+    Raises:
+        RequestError: the examples have no such number.
+    """
+    told = getattr(examples, "column", None)
+    try:
+        found = told(name) if told else np.stack([examples[at][name] for at in range(len(examples))])
+    except KeyError:
+        found = np.zeros(0)
+    if found.shape != (len(examples),) or found.dtype.kind not in "iu":
+        mend = {"label": "It needs one class a row", "source": "Give data.train as a list of files, folders or names"}
+        raise RequestError(f"the training examples do not tell their {name}", where="techniques", mend=mend.get(name))
+    return found.astype(np.int64)
 
 
 def open_examples(folder: Path) -> Examples | None:

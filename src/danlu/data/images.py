@@ -21,7 +21,7 @@ from danlu.core.errors import RequestError
 from danlu.core.extras import need
 from danlu.data.columns import Columns, find_roles
 from danlu.data.encoding import Encoded
-from danlu.data.examples import ExampleSet
+from danlu.data.examples import ExampleSet, column_of
 from danlu.data.fingerprints import digest_of
 from danlu.data.labels import LabelReader
 from danlu.data.rows import BadField, Example, Row
@@ -210,6 +210,10 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.examples)
+
+    def column(self, name: str) -> np.ndarray:
+        """A number of each picture."""
+        return column_of(self.examples, name)
 
     def __getitem__(self, at: int) -> Example:
         example = dict(self.examples[at])

@@ -182,6 +182,10 @@ class Balanced:
     def __len__(self) -> int:
         return len(self._examples)
 
+    def column(self, name: str) -> np.ndarray:
+        """A number of each example."""
+        return self._examples.column(name)
+
     def __getitem__(self, at: int) -> Example:
         example = self._examples[at]
         return {**example, "weight": np.asarray(self.weights_C[int(example["label"])], dtype=np.float32)}

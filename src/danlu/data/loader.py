@@ -11,10 +11,10 @@ from torch import Tensor
 from danlu.core.batch import Batch
 from danlu.data.examples import ExampleSet
 from danlu.data.rows import Example
-from danlu.data.sampler import BatchSize, Position, Sampler
+from danlu.data.sampler import BatchSize, Position, Sampler, Wanted
 
 Collate = Callable[[Sequence[Example], Tensor], Batch]
-Asked = tuple[Position, BatchSize, frozenset[int]]
+Asked = tuple[Position, BatchSize, frozenset[int], Wanted | None]
 
 
 class Loader:
@@ -36,18 +36,22 @@ class Loader:
         self._ahead: tuple[Asked, Future[tuple[Batch, Position]]] | None = None
 
     def draw(
-        self, position: Position, size: BatchSize, skip: frozenset[int] = frozenset()
+        self,
+        position: Position,
+        size: BatchSize,
+        skip: frozenset[int] = frozenset(),
+        wanted: Wanted | None = None,
     ) -> tuple[Batch, Position, float]:
         """(this process's rows, the position after the global batch, seconds spent waiting)."""
         started = perf_counter()
-        asked = (position, size, skip)
+        asked = (position, size, skip, wanted)
         if self._ahead is not None and self._ahead[0] == asked:
             batch, after = self._ahead[1].result()
         else:
             if self._ahead is not None:
                 self._ahead[1].cancel()
             batch, after = self._make(*asked)
-        self._ahead = ((after, size, skip), self._pool.submit(self._make, after, size, skip))
+        self._ahead = ((after, size, skip, wanted), self._pool.submit(self._make, after, size, skip, wanted))
         return batch, after, perf_counter() - started
 
     def close(self) -> None:
@@ -55,8 +59,10 @@ class Loader:
         self._pool.shutdown(cancel_futures=True)
         self._ahead = None
 
-    def _make(self, position: Position, size: BatchSize, skip: frozenset[int]) -> tuple[Batch, Position]:
-        indices, after = self.sampler.draw(position, size, skip)
+    def _make(
+        self, position: Position, size: BatchSize, skip: frozenset[int], wanted: Wanted | None
+    ) -> tuple[Batch, Position]:
+        indices, after = self.sampler.draw(position, size, skip, wanted)
         return share(self.examples, indices, self._collate, self._rank, self._world_size), after
 
 

@@ -3,7 +3,8 @@
 Cutting: a document of L > C tokens gives pieces of C tokens, each beginning with the last token of the one before, so
 that every token but the document's first is predicted exactly once. Packing: several pieces share a row without
 seeing each other. Best-fit decreasing (Johnson 1973; for language models Ding et al. 2024, "Fewer truncations improve
-language modeling"): each piece, the longest first, goes to the fullest row that still has room for it.
+language modeling"): each piece, the longest first, goes to the fullest row that still has room for it. Where data.train
+is a list of sources, pieces of different sources never share a row, so that a row belongs to one.
 
 A row is {input_ids (T,), labels (T,), position_ids (T,), num_bytes ()}. Labels stand at their own token (the task
 compares logits[t] with labels[t + 1]); they are -100 where no loss is wanted and at each piece's first token, so that
@@ -74,6 +75,10 @@ class Pieces:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def column(self, name: str) -> np.ndarray:
+        """A number of each piece's document."""
+        return self.examples.column(name)[self._document]
+
     def __getitem__(self, at: int) -> Example:
         return self.row(np.array([at]))
 
@@ -105,7 +110,9 @@ class Packed:
         self.pieces = pieces
         self.context = pieces.context
         self._seed = seed
-        self._order, self._ends = best_fit(pieces.lengths, pieces.context, seed)
+        several = any(pieces.examples.sources.values())
+        self._groups = pieces.column("source") if several else np.zeros(len(pieces), dtype=np.int64)
+        self._order, self._ends = _apart(pieces.lengths, pieces.context, seed, self._groups)
         sums = np.concatenate([[0], np.cumsum(pieces.lengths[self._order])])
         self.lengths: np.ndarray = np.diff(sums[self._ends], prepend=0)
         """(len,) tokens of each row"""
@@ -113,7 +120,8 @@ class Packed:
     @property
     def fingerprint(self) -> str:
         """Names the content: equal fingerprints, equal rows."""
-        return digest_of("packed", self.pieces.fingerprint, self._seed)
+        groups = [np.cumsum(np.bincount(self._groups)).tolist()] if self._groups.any() else []
+        return digest_of("packed", self.pieces.fingerprint, self._seed, *groups)
 
     @property
     def skipped(self) -> Listed:
@@ -136,6 +144,11 @@ class Packed:
     def __len__(self) -> int:
         return len(self._ends)
 
+    def column(self, name: str) -> np.ndarray:
+        """A number of each row's first document; the source is that of all."""
+        starts = np.concatenate([[0], self._ends[:-1]])
+        return (self._groups if name == "source" else self.pieces.column(name))[self._order[starts]]
+
     def __getitem__(self, at: int) -> Example:
         return self.pieces.row(self.pieces_of(at))
 
@@ -155,6 +168,18 @@ def cut(examples: Examples, context: int) -> Pieces:
 def pack(examples: Examples, context: int, seed: int) -> Packed:
     """Several pieces a row. `seed` decides which of the equally long pieces meet. A million documents take a second."""
     return Packed(Pieces(examples, context), seed)
+
+
+def _apart(lengths: np.ndarray, capacity: int, seed: int, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`best_fit` of each group by itself, one after the other."""
+    orders, all_ends, num_before = [], [], 0
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups == group)
+        order, ends = best_fit(lengths[places], capacity, seed)
+        orders.append(places[order])
+        all_ends.append(ends + num_before)
+        num_before += len(places)
+    return np.concatenate(orders), np.concatenate(all_ends)
 
 
 def best_fit(lengths: np.ndarray, capacity: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -185,5 +185,9 @@ class Pairs:
     def __len__(self) -> int:
         return len(self._examples)
 
+    def column(self, name: str) -> np.ndarray:
+        """A number of each pair."""
+        return self._examples.column(name)
+
     def __getitem__(self, at: int) -> Example:
         return {**self._examples[at], "judged": np.asarray(self.judged_N[at])}

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from danlu.core.config import Config
-from danlu.core.errors import DataError
+from danlu.core.errors import DataError, RequestError
 from danlu.core.seeds import seed_of
 from danlu.data.hashing import mix_many, shuffled
 
@@ -45,8 +45,29 @@ class Position:
         return cls(epoch=int(state["epoch"]), cursor=int(state["cursor"]))
 
 
+class Wanted:
+    """How often each of N examples is wanted: weights ≥ 0 as running sums, scaled to N.
+
+    Raises:
+        RequestError: not one number for each example, a negative or infinite one, or nothing but zeros.
+    """
+
+    def __init__(self, weights_N: np.ndarray, num_examples: int) -> None:
+        sums_N = np.cumsum(weights_N, dtype=np.float64)
+        if len(sums_N) != num_examples or not 0 < sums_N[-1] < np.inf or (weights_N < 0).any():
+            problem = f"{num_examples} examples want as many weights, not below zero and not all zero"
+            raise RequestError(problem, where="techniques", mend="See what decides which examples are drawn")
+        self.sums_N = sums_N * (num_examples / sums_N[-1])
+        self.last = int(np.flatnonzero(weights_N)[-1])
+
+
 class Sampler:
     """Draws every example once per epoch, in an order that depends on the seed and the epoch alone.
+
+    With weights (`Wanted`) an example comes N w_i / Σw times an epoch on average, rounded up or down: an epoch has N
+    places in random order, and place p draws the example at which the running sum of the weights passes p + u, with one
+    u in (0, 1) an epoch (systematic sampling, Madow 1949). So the draw is a function of seed, place and weights alone;
+    the weights may change at any place; and equal weights give the order without weights.
 
     The order is never made as a whole, so a billion examples cost no more than a thousand. With `bucket`, neighbours
     in the order have similar lengths: windows of the shuffled order are sorted by length and cut into runs of size
@@ -85,7 +106,11 @@ class Sampler:
         return position.epoch + position.cursor / len(self)
 
     def draw(
-        self, position: Position, size: BatchSize, skip: frozenset[int] = frozenset()
+        self,
+        position: Position,
+        size: BatchSize,
+        skip: frozenset[int] = frozenset(),
+        wanted: Wanted | None = None,
     ) -> tuple[np.ndarray, Position]:
         """The next examples after `position`, and the position after them; `skip` are left out.
 
@@ -93,34 +118,39 @@ class Sampler:
         three quarters full, rather than take a few examples of quite other lengths.
 
         Raises:
-            DataError: `skip` holds every example.
+            DataError: `skip` holds every example that is wanted.
         """
         for epoch in (position.epoch, position.epoch + 1):
             start = position.cursor if epoch == position.epoch else 0
-            indices, cursor = self._draw_within(epoch, start, size, skip)
+            indices, cursor = self._draw_within(epoch, start, size, skip, wanted)
             if len(indices):
                 done = cursor >= len(self)
                 return indices, Position(epoch=epoch + done, cursor=0 if done else cursor)
         raise DataError("every example is quarantined", where="data.train", mend="Look at the data and start anew")
 
-    def order(self, epoch: int, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+    def order(self, epoch: int, start: int, stop: int, wanted: Wanted | None = None) -> tuple[np.ndarray, np.ndarray]:
         """(examples, ends): those at the places [start, stop) of an epoch's order, and whether a run ends there."""
         places = np.arange(start, stop)
         if not self._window_rows:
-            return self._at(epoch, places), np.zeros(len(places), dtype=bool)
+            return self._at(epoch, places, wanted), np.zeros(len(places), dtype=bool)
         windows = range(start // self._window_rows, (max(stop, start + 1) - 1) // self._window_rows + 1)
-        parts = [self._window(epoch, window) for window in windows]
+        parts = [self._window(epoch, window, wanted) for window in windows]
         offset = windows[0] * self._window_rows
         examples, ends = (np.concatenate(both)[start - offset : stop - offset] for both in zip(*parts, strict=True))
         return examples, ends
 
-    def _at(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        return shuffled(places, len(self), seed_of(self._seed, "epoch", epoch)) if self._shuffle else places
+    def _at(self, epoch: int, places: np.ndarray, wanted: Wanted | None) -> np.ndarray:
+        if self._shuffle:
+            places = shuffled(places, len(self), seed_of(self._seed, "epoch", epoch))
+        if wanted is None:
+            return places
+        shift = (seed_of(self._seed, "shift", epoch) % 2**32 + 0.5) / 2**32
+        return np.minimum(np.searchsorted(wanted.sums_N, places + shift, side="right"), wanted.last)
 
-    @functools.lru_cache(maxsize=8)  # noqa: B019 - a sampler lives as long as its run
-    def _window(self, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray]:
+    @functools.lru_cache(maxsize=4)  # noqa: B019 - a sampler lives as long as its run
+    def _window(self, epoch: int, window: int, wanted: Wanted | None) -> tuple[np.ndarray, np.ndarray]:
         start = window * self._window_rows
-        examples = self._at(epoch, np.arange(start, min(start + self._window_rows, len(self))))
+        examples = self._at(epoch, np.arange(start, min(start + self._window_rows, len(self))), wanted)
         examples = examples[np.argsort(self.lengths[examples], kind="stable")]
         bounds = _runs(self.lengths[examples], self._run)
         runs = np.split(examples, bounds[:-1])
@@ -131,7 +161,9 @@ class Sampler:
         ends[np.cumsum([len(run) for run in shuffled_runs]) - 1] = True
         return np.concatenate(shuffled_runs), ends
 
-    def _draw_within(self, epoch: int, start: int, size: BatchSize, skip: frozenset[int]) -> tuple[np.ndarray, int]:
+    def _draw_within(
+        self, epoch: int, start: int, size: BatchSize, skip: frozenset[int], wanted: Wanted | None
+    ) -> tuple[np.ndarray, int]:
         """The next examples of one epoch from place `start`, and the place after them."""
         guess = size.examples or int((size.tokens or 1) / self._mean * 1.25) + 8
         found = np.zeros(0, dtype=np.int64)
@@ -140,7 +172,7 @@ class Sampler:
         at = start
         while at < len(self):
             stop = min(at + guess, len(self))
-            examples, run_ends = self.order(epoch, at, stop)
+            examples, run_ends = self.order(epoch, at, stop, wanted)
             keep = ~np.isin(examples, list(skip)) if skip else np.ones(len(examples), dtype=bool)
             found = np.concatenate([found, examples[keep]])
             places = np.concatenate([places, np.arange(at, stop)[keep]])

@@ -29,7 +29,7 @@ OnBad = Callable[[BadRow], None]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """A file of a source. `name` is how people know it, `key` its place inside the source, `format` who reads it.
+    """A file of source number `source`. `name` is how people know it, `key` its place inside, `format` who reads it.
 
     Parallel text is one of them: its path has braces, `train.{en,de}`, and stands for several files on disk.
     """
@@ -39,6 +39,7 @@ class SourceFile:
     key: str
     format: str
     num_bytes: int
+    source: int = 0
 
     @property
     def on_disk(self) -> tuple[Path, ...]:
@@ -179,7 +180,7 @@ def open_source(spec: str | Sequence[str], *, cache: str | Path | None = None, w
     if not specs:
         raise DataError("no source is given", where="data.train", mend="Name a file, a folder or builtin:python-stdlib")
     folder = cache_folder(cache)
-    files = [file for one in specs for file in _find(one, folder)]
+    files = [dataclasses.replace(file, source=at) for at, one in enumerate(specs) for file in _find(one, folder)]
     return Source(spec=", ".join(specs), files=tuple(files), cache=folder, whole_documents=whole_documents)
 
 

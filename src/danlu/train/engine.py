@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
+import operator
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +23,9 @@ from danlu.core.errors import RequestError, RunError
 from danlu.core.finding import Evaluation, Readings
 from danlu.core.journal import number, read_journal, standing
 from danlu.core.technique import Setting, StepContext, in_order
+from danlu.data.examples import column_of
 from danlu.data.loader import Loader, batches, share
-from danlu.data.sampler import BatchSize, Position, Sampler
+from danlu.data.sampler import BatchSize, Position, Sampler, Wanted
 from danlu.dist.state import load_state, state_of
 from danlu.dist.wrap import unwrap, wrap
 from danlu.models.estimate import flops_per_token
@@ -54,6 +57,8 @@ class Engine:
         self.stop: Stop | None = None
         self.saved_at: int | None = None
         self._terms: Mapping[str, Tensor] | None = None
+        self._weights: tuple[Tensor, ...] = ()
+        self._drawn: Wanted | None = None
         self._tokens_done, self._busy_seconds = 0, 0.0
         self.loader = Loader(
             plan.data.train,
@@ -82,7 +87,13 @@ class Engine:
             model = technique.on_model(model)
         self.model = model.to(self.world.device).train()
         loss_module = LossModule(Forward(self.model), plan.task)
-        setting = Setting(tools=plan.data.tools, examples=plan.data.train.fingerprint, auto_class=plan.task.model_class)
+        setting = Setting(
+            tools=plan.data.tools,
+            examples=plan.data.train.fingerprint,
+            auto_class=plan.task.model_class,
+            lengths_N=np.asarray(plan.data.train.lengths),
+            column=functools.partial(column_of, plan.data.train),
+        )
         self.active = [(technique, technique.start_in(setting, self.model)) for technique in self.techniques]
         loss_module.active = self.active
         loss_module.keeps_rows = self._needs_row_losses()
@@ -148,7 +159,18 @@ class Engine:
 
     def draw(self) -> tuple[Batch, Position, float]:
         """This process's rows of the next batch, where the data stands after it, and the seconds waited for it."""
-        return self.loader.draw(self.position, self.batch_size(), self.quarantined)
+        return self.loader.draw(self.position, self.batch_size(), self.quarantined, self._wanted())
+
+    def _wanted(self) -> Wanted | None:
+        """Which examples the techniques want next; made anew only when one of them changes its mind."""
+        ctx = self.context()
+        found = [t.on_draw(ctx, state) for t, state in self.active if "on_draw" in t.slots()]
+        weights = tuple(weights_N for weights_N in found if weights_N is not None)
+        if list(map(id, weights)) != list(map(id, self._weights)):
+            product_N = functools.reduce(operator.mul, weights).double().numpy() if weights else np.zeros(0)
+            self._drawn = Wanted(product_N, len(self.loader.examples)) if weights else None
+            self._weights = weights
+        return self._drawn
 
     @contextlib.contextmanager
     def weights_to_use(self) -> Iterator[nn.Module]:
@@ -281,7 +303,8 @@ class Engine:
         )
         if readings is None:
             return
-        clock = self.clock
+        own = {name: value for technique, state in self.active for name, value in technique.readings(state).items()}
+        clock, readings = self.clock, dataclasses.replace(readings, values={**readings.values, **own})
         self.journal.write(
             "reading",
             clock.step,
