@@ -8,6 +8,7 @@ import torch
 
 from danlu.core.errors import RequestError
 from danlu.monitor.base import Probe, default_probes, probe_named
+from danlu.monitor.layers import layer_of, sampled
 from danlu.monitor.probes.data_wait import DataWait
 from danlu.monitor.probes.grad_norm import GradNorm
 from danlu.monitor.probes.learning_rate import LearningRate
@@ -15,7 +16,7 @@ from danlu.monitor.probes.loss import Loss
 from danlu.monitor.probes.memory import Memory
 from danlu.monitor.probes.mfu import Mfu
 from danlu.monitor.probes.throughput import Throughput
-from danlu.monitor.probes.update_ratio import UpdateRatio, layer_of, sampled
+from danlu.monitor.probes.update_ratio import UpdateRatio
 
 
 def test_all_probes_are_found_by_path():

@@ -19,6 +19,8 @@ from danlu.core.errors import RequestError
 from danlu.core.finding import Readings
 from danlu.dist.world import World
 
+EARLY = (1, 2, 5, 10, 20)
+"""steps that every probe reads, so that a short run is seen too"""
 Value = float | Tensor
 Series = Mapping[str, Sequence[float]]
 
@@ -28,10 +30,11 @@ class Facts:
     """What stays the same over a run. Rates and counts are those of all processes together.
 
     `gemm_rate` is the measured FLOP/s of a large matrix product, `flops_per_token` what a forward and backward pass
-    needs; zero means unknown.
+    needs; zero means unknown. `frozen_on_purpose` names the parameters that the recipe has frozen.
     """
 
     model: nn.Module
+    frozen_on_purpose: frozenset[str] = frozenset()
     gemm_rate: float = 0.0
     flops_per_token: float = 0.0
     world: World = dataclasses.field(default_factory=World)
@@ -71,7 +74,7 @@ class Probe(Config):
     """whether the step must keep each row's loss for `ctx.row_losses()`"""
 
     every: int = Field(default=1, ge=1)
-    """steps from one reading to the next; the first step is always read"""
+    """steps from one reading to the next; at the start they are closer (1, 2, 5, 10, 20)"""
 
     @classmethod
     def name(cls) -> str:
@@ -80,7 +83,7 @@ class Probe(Config):
 
     def due(self, step: int) -> bool:
         """Whether step number `step` (the first is 1) is read."""
-        return step == 1 or step % self.every == 0
+        return step in EARLY or step % self.every == 0
 
     @contextlib.contextmanager
     def around(self, facts: Facts) -> Iterator[object]:
@@ -129,6 +132,7 @@ class Probes:
         gemm_rate: measured FLOP/s of a large matrix product, all processes together.
         flops_per_token: of a forward and backward pass.
         world: the processes of the run.
+        frozen_on_purpose: parameters that the recipe has frozen.
     """
 
     def __init__(
@@ -139,9 +143,16 @@ class Probes:
         gemm_rate: float = 0.0,
         flops_per_token: float = 0.0,
         world: World | None = None,
+        frozen_on_purpose: frozenset[str] = frozenset(),
     ) -> None:
         self.probes = {probe.name(): probe for probe in probes}
-        self.facts = Facts(model=model, gemm_rate=gemm_rate, flops_per_token=flops_per_token, world=world or World())
+        self.facts = Facts(
+            model=model,
+            gemm_rate=gemm_rate,
+            flops_per_token=flops_per_token,
+            world=world or World(),
+            frozen_on_purpose=frozen_on_purpose,
+        )
         self._around = contextlib.ExitStack()
         self._kept: dict[str, object] = {}
         self._pending: dict[str, dict[str, list[tuple[int, Value]]]] = {}

@@ -75,6 +75,7 @@ class Engine:
             gemm_rate=plan.gemm_rate * self.world.size,
             flops_per_token=self.flops_per_token,
             world=self.world,
+            frozen_on_purpose=self._frozen_on_purpose,
         )
         self.diagnoser = Diagnoser()
         self.policy = Policy(plan.control)
@@ -83,6 +84,7 @@ class Engine:
     def _build(self) -> None:
         """Surgery, kernels, dry run, sharding, optimiser, techniques' states: the order matters."""
         plan, model = self.plan, self.plan.model
+        unasked = set() if hasattr(model, "peft_config") else _frozen(model)
         for technique in self.techniques:
             model = technique.on_model(model)
         self.model = model.to(self.world.device).train()
@@ -95,6 +97,7 @@ class Engine:
             column=functools.partial(column_of, plan.data.train),
         )
         self.active = [(technique, technique.start_in(setting, self.model)) for technique in self.techniques]
+        self._frozen_on_purpose = frozenset(_frozen(self.model) - unasked)
         loss_module.active = self.active
         loss_module.keeps_rows = self._needs_row_losses()
         accelerate(cast(PreTrainedModel, self.model), device=self.world.device, precision=plan.precision)
@@ -309,6 +312,7 @@ class Engine:
             "reading",
             clock.step,
             values=readings.values,
+            **({"examples": readings.examples} if readings.examples else {}),
             tokens=clock.tokens,
             examples=clock.examples,
             epochs=round(clock.epochs, 6),
@@ -366,6 +370,10 @@ class Engine:
 
     def _note(self, text: str) -> None:
         self.journal.write("note", self.clock.step, text=text)
+
+
+def _frozen(model: nn.Module) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
 
 
 def _batch_dial(batch: BatchSize) -> Dial:

@@ -1,10 +1,13 @@
 """The most memory that the run has used."""
 
+import functools
 import resource
 import sys
 from collections.abc import Mapping
 
+import psutil
 import torch
+from pydantic import Field
 
 from danlu.monitor.base import Probe, ProbeContext, Series, Value
 
@@ -12,13 +15,29 @@ _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
 class Memory(Probe):
-    """`memory_bytes`: the peak so far of this process: of its CUDA device's allocations, else resident memory."""
+    """`memory_bytes`: the peak so far of this process: of its CUDA device's allocations, else resident memory.
+
+    `memory_share`: that over what there is, the device's memory or the machine's.
+    """
+
+    every: int = Field(default=5, ge=1)
+    """steps from one reading to the next"""
 
     def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
-        return {"memory_bytes": peak_memory_bytes(ctx.facts.world.device)}
+        device = ctx.facts.world.device
+        used = peak_memory_bytes(device)
+        return {"memory_bytes": used, "memory_share": used / total_memory_bytes(device)}
 
     def summarise(self, series: Series) -> Mapping[str, float]:
-        return {"memory_bytes": max(series["memory_bytes"])}
+        return {name: max(values) for name, values in series.items()}
+
+
+@functools.cache
+def total_memory_bytes(device: torch.device) -> int:
+    """What the CUDA device, or else the machine, has."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

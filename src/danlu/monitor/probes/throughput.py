@@ -1,12 +1,16 @@
 """How fast the run learns from data."""
 
+import statistics
 from collections.abc import Mapping
 
 from danlu.monitor.base import Probe, ProbeContext, Series, Value, total_ratio
 
 
 class Throughput(Probe):
-    """`tokens_per_second` (padding not counted) and `examples_per_second`, over all processes, data wait included."""
+    """`tokens_per_second` (padding not counted) and `examples_per_second`, over all processes, data wait included.
+
+    `step_seconds` is the median time of a step, `step_seconds/max` the longest.
+    """
 
     def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
         return {"tokens": ctx.num_tokens, "examples": ctx.num_examples, "seconds": ctx.step_seconds}
@@ -15,4 +19,6 @@ class Throughput(Probe):
         return {
             "tokens_per_second": total_ratio(series["tokens"], series["seconds"]),
             "examples_per_second": total_ratio(series["examples"], series["seconds"]),
+            "step_seconds": statistics.median(series["seconds"]),
+            "step_seconds/max": max(series["seconds"]),
         }

@@ -1,18 +1,15 @@
 """How much each layer's weights move at a step, against their size."""
 
 import contextlib
-import math
-import re
 from collections.abc import Iterator, Mapping
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from danlu.dist.local import is_sharded, local
+from danlu.dist.local import is_sharded
 from danlu.monitor.base import Facts, Probe, ProbeContext, Value
-
-_WRAPPERS = ("base_model.model.", "model.", "transformer.")
+from danlu.monitor.layers import layer_of, sampled, trainable
 
 
 class UpdateRatio(Probe):
@@ -30,11 +27,7 @@ class UpdateRatio(Probe):
 
     @contextlib.contextmanager
     def around(self, facts: Facts) -> Iterator[object]:
-        yield {
-            name: sampled(parameter, self.sample).clone()
-            for name, parameter in facts.model.named_parameters()
-            if parameter.requires_grad
-        }
+        yield {name: sampled(parameter, self.sample).clone() for name, parameter in trainable(facts.model)}
 
     @torch.no_grad()
     def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
@@ -50,20 +43,3 @@ class UpdateRatio(Probe):
             totals = ctx.facts.world.sum_across(totals)
         ratios = (totals[:, 0] / totals[:, 1].clamp(min=1e-30)).sqrt()
         return {f"update_ratio/{layer}": ratio for layer, ratio in zip(squares, ratios, strict=True)}
-
-
-def layer_of(name: str) -> str:
-    """The layer that a parameter belongs to: `layers.3` for a block's, else its module (`embed_tokens`)."""
-    for wrapper in _WRAPPERS:
-        name = name.removeprefix(wrapper)
-    block = re.match(r"(.*?\.\d+)\.", name)
-    return block.group(1) if block else (name.rpartition(".")[0] or name)
-
-
-def sampled(parameter: nn.Parameter, count: int) -> Tensor:
-    """A view of about `count` evenly spread entries of this process's part of a parameter (all, if it has fewer)."""
-    flat = local(parameter.detach()).flatten()
-    stride = -(-flat.numel() // count) if flat.numel() else 1
-    while stride > 1 and math.gcd(stride, parameter.shape[-1]) > 1:
-        stride += 1  # a step that shares no factor with the row's length visits every column
-    return flat[::stride]
