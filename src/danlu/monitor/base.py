@@ -47,6 +47,7 @@ class ProbeContext:
     `terms` are the step's mean loss terms by name ("loss" is the task's), `grad_norm` the norm before clipping. Counts
     are over all processes; `step_seconds` is wall time from the step before to this one, waiting for data included.
     `row_losses()` gives the losses of all processes' rows, as device tensors, to probes that say `needs_row_losses`.
+    A micro-batch holds at most `micro_batch_tokens`; 0 where that is not known.
     """
 
     clock: Clock
@@ -59,6 +60,7 @@ class ProbeContext:
     step_seconds: float
     data_wait_seconds: float
     row_losses: Callable[[], RowLosses]
+    micro_batch_tokens: int = 0
 
 
 class Probe(Config):
@@ -176,6 +178,7 @@ class Probes:
         step_seconds: float,
         data_wait_seconds: float,
         row_losses: Callable[[], RowLosses],
+        micro_batch_tokens: int = 0,
         log: bool,
     ) -> Readings | None:
         """Reads the finished step (see `ProbeContext`); with `log` the numbers since the last time, else None."""
@@ -190,6 +193,7 @@ class Probes:
             step_seconds=step_seconds,
             data_wait_seconds=data_wait_seconds,
             row_losses=row_losses,
+            micro_batch_tokens=micro_batch_tokens,
         )
         for name, kept in self._kept.items():
             for key, value in self.probes[name].read(ctx, kept).items():

@@ -302,6 +302,7 @@ class Engine:
             step_seconds=step_seconds,
             data_wait_seconds=data_wait_seconds,
             row_losses=result.row_losses,
+            micro_batch_tokens=self.stepper.micro_cost,
             log=due,
         )
         if readings is None:

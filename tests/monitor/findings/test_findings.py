@@ -114,11 +114,13 @@ def test_overfitting():
 
 def test_data_bound():
     history = History()
-    for number in range(10):
+    for number in range(6):
         assert DataBound().diagnose(history) == []
-        history.add(Readings(step=number, values={"data_wait_share": 0.4, "data_wait_seconds": 0.2}))
+        history.add(Readings(step=number, values={"data_starved_share": 0.4, "data_wait_seconds": 0.2}))
     (finding,) = DataBound().diagnose(history)
     assert finding.sentence.startswith("40%")
+    history.add(Readings(step=6, values={"data_starved_share": 0.1, "data_wait_seconds": 0.2}))
+    assert DataBound().diagnose(history) == []  # the machine was busy with other programs
 
 
 def test_a_finding_is_told_once_until_it_was_gone_for_a_while():

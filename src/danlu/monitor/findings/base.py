@@ -7,10 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, Self
 
 from danlu.core import discover
+from danlu.core.action import Action
 from danlu.core.config import Config
 from danlu.core.finding import Evaluation, Finding, Readings
 from danlu.core.journal import Record, number
 from danlu.maths.statistics import MAD_TO_SIGMA
+
+Severity = Literal["note", "warning", "serious"]
 
 
 class History:
@@ -63,6 +66,14 @@ class History:
         steps = self._steps.get(name, [])
         return steps[:] if last is None else steps[max(0, len(steps) - last) :]
 
+    def parts(self, name: str, *, last: int = 1) -> dict[str, Sequence[float]]:
+        """PART → the `last` values of `NAME/PART`, for parts that were read when any of them was read last."""
+        prefix = f"{name}/"
+        found = {key.removeprefix(prefix): key for key in self._values if key.startswith(prefix)}
+        found = {part: key for part, key in found.items() if self._steps[key]}
+        newest = max((self._steps[key][-1] for key in found.values()), default=0)
+        return {part: self.series(key, last) for part, key in found.items() if self._steps[key][-1] == newest}
+
     def until(self, name: str, step: int, last: int) -> Sequence[float]:
         """The `last` values read at or before a step."""
         known = [value for at, value in zip(self.steps(name), self.series(name), strict=True) if at <= step]
@@ -83,6 +94,29 @@ class Diagnosis(Config):
     def diagnose(self, history: History) -> list[Finding]:
         """What is wrong now, judged at the newest reading or evaluation; mostly nothing."""
         raise NotImplementedError
+
+    def found(
+        self,
+        step: int,
+        sentence: str,
+        evidence: Mapping[str, float],
+        *,
+        severity: Severity = "warning",
+        suggests: Sequence[Action] = (),
+        example_ids: Sequence[int] = (),
+    ) -> list[Finding]:
+        """The one finding of this diagnosis."""
+        return [
+            Finding(
+                name=self.name(),
+                step=step,
+                severity=severity,
+                sentence=sentence,
+                evidence=dict(evidence),
+                suggests=tuple(suggests),
+                example_ids=tuple(example_ids),
+            )
+        ]
 
 
 def all_diagnoses() -> list[Diagnosis]:
@@ -121,3 +155,13 @@ def _ids(noted: object) -> dict[str, tuple[int, ...]]:
 def _numbers(values: object) -> dict[str, float]:
     assert isinstance(values, Mapping)
     return {str(name): number(value) for name, value in values.items()}
+
+
+def blocks(layers: Iterable[str]) -> list[list[str]]:
+    """Layers that are numbered (`layers.0`, `layers.1`, ...), those of one prefix together, in the order of numbers."""
+    stacks: dict[str, list[tuple[int, str]]] = {}
+    for layer in layers:
+        prefix, _, number_ = layer.rpartition(".")
+        if number_.isdigit():
+            stacks.setdefault(prefix, []).append((int(number_), layer))
+    return [[layer for _, layer in sorted(stack)] for stack in stacks.values()]

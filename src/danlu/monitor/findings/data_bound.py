@@ -7,28 +7,29 @@ from danlu.monitor.findings.base import Diagnosis, History
 
 
 class DataBound(Diagnosis):
-    """Found when the median share of wall time spent waiting for data is above `share` over the last readings."""
+    """Found when in each of the last readings much of the wall time went into waiting for data:
 
-    window: int = 10
+        min data_starved_share ≥ share,    median data_wait_seconds ≥ seconds
+
+    Time in which the processors were busy with other programs does not count as waiting for data.
+    """
+
+    window: int = 6
     """readings that are judged"""
-    share: float = 0.2
+    share: float = 0.25
     """the share of the time from which on it is worth a word"""
+    seconds: float = 0.005
+    """waits shorter than this are nobody's trouble"""
 
     def diagnose(self, history: History) -> list[Finding]:
-        shares = history.series("data_wait_share", self.window)
-        if len(shares) < self.window or statistics.median(shares) < self.share:
+        name = "data_starved_share" if history.steps("data_starved_share", 1) else "data_wait_share"
+        shares, waits = history.series(name, self.window), history.series("data_wait_seconds", self.window)
+        if len(shares) < self.window or min(shares) < self.share or statistics.median(waits) < self.seconds:
             return []
-        share, waits = statistics.median(shares), history.series("data_wait_seconds", self.window)
+        share = statistics.median(shares)
         sentence = (
             f"{share:.0%} of the time goes into waiting for data. Give data.workers more processes, keep the cache on "
             "a faster disk, or make the batch's rows cheaper to read"
         )
-        return [
-            Finding(
-                name=self.name(),
-                step=history.steps("data_wait_share", 1)[0],
-                severity="warning",
-                sentence=sentence,
-                evidence={"data_wait_share": share, "data_wait_seconds": statistics.median(waits) if waits else 0.0},
-            )
-        ]
+        evidence = {name: share, "data_wait_seconds": statistics.median(waits)}
+        return self.found(history.steps(name, 1)[0], sentence, evidence)

@@ -17,7 +17,8 @@ _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 class Memory(Probe):
     """`memory_bytes`: the peak so far of this process: of its CUDA device's allocations, else resident memory.
 
-    `memory_share`: that over what there is, the device's memory or the machine's.
+    `memory_share`: that over what there is, the device's memory or the machine's. `micro_batch_tokens`: what one
+    micro-batch may hold; it is halved when memory runs out.
     """
 
     every: int = Field(default=5, ge=1)
@@ -26,10 +27,11 @@ class Memory(Probe):
     def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
         device = ctx.facts.world.device
         used = peak_memory_bytes(device)
-        return {"memory_bytes": used, "memory_share": used / total_memory_bytes(device)}
+        micro = {"micro_batch_tokens": ctx.micro_batch_tokens} if ctx.micro_batch_tokens else {}
+        return {"memory_bytes": used, "memory_share": used / total_memory_bytes(device), **micro}
 
     def summarise(self, series: Series) -> Mapping[str, float]:
-        return {name: max(values) for name, values in series.items()}
+        return {name: values[-1] for name, values in series.items()}
 
 
 @functools.cache
