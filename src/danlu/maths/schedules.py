@@ -32,6 +32,34 @@ def cosine(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
+def polynomial(progress: float, *, power: float = 2.0) -> float:
+    """f(p) = (1 - p)^power (Chen et al. 2017, DeepLab, section 3.2.2; BERT's decay with power 1)."""
+    _above_zero("power", power)
+    return (1.0 - progress) ** power
+
+
+def exponential(progress: float, *, end: float = 0.01) -> float:
+    """f(p) = end^p: the same factor at every step, down to `end`."""
+    _share("end", end)
+    return end**progress
+
+
+def cosine_restarts(progress: float, *, cycles: int = 4, stretch: float = 1.0, shrink: float = 1.0) -> float:
+    """f(p) = s^i (1 + cos πq) / 2, q the progress in cycle i; each cycle is `stretch` times as long as the one before.
+
+    Loshchilov and Hutter 2017, SGDR, equation 5 with restarts, `stretch` being T_mult; `shrink` < 1 lowers the peaks.
+    """
+    _above_zero("cycles", cycles)
+    _above_zero("stretch", stretch)
+    lengths = [stretch**number for number in range(max(1, int(cycles)))]
+    left = progress * sum(lengths)
+    for number, length in enumerate(lengths):
+        if left < length or number == len(lengths) - 1:
+            return shrink**number * cosine(min(1.0, left / length))
+        left -= length
+    raise AssertionError("one cycle at least")
+
+
 def cyclic(progress: float, *, cycles: int = 4, shrink: float = 1.0) -> float:
     """f(p) = s^⌊x⌋ |1 - 2(x - ⌊x⌋)| with x = p (n - 1/2): a triangular wave with n descents that ends in a valley.
 
@@ -70,7 +98,13 @@ def wsd(progress: float, *, decay: float = 0.2) -> float:
 
 Shape = Callable[..., float]
 SHAPES: Mapping[str, Shape] = MappingProxyType(
-    {shape.__name__: shape for shape in (constant, linear, cosine, cyclic, one_cycle, step, inverse_sqrt, wsd)}
+    {
+        shape.__name__: shape
+        for shape in (
+            *(constant, linear, polynomial, cosine, cosine_restarts, exponential),
+            *(cyclic, one_cycle, step, inverse_sqrt, wsd),
+        )
+    }
 )
 
 
@@ -78,6 +112,16 @@ def options_of(shape: Shape) -> dict[str, float]:
     """The options that a shape takes, with their defaults."""
     parameters = inspect.signature(shape).parameters.values()
     return {entry.name: entry.default for entry in parameters if entry.kind is entry.KEYWORD_ONLY}
+
+
+def ramp(progress: float, *, start: float, over: float, stages: int) -> float:
+    """From `start` to 1 in `stages` equal steps over the share `over` of the budget; 1 from there on.
+
+    f(p) = start + (1 - start) ⌊stages · p / over⌋ / stages.
+    """
+    if progress >= over:
+        return 1.0
+    return start + (1.0 - start) * math.floor(stages * progress / over + 1e-9) / stages
 
 
 def _above_zero(name: str, value: float) -> None:

@@ -9,6 +9,8 @@ from danlu.core.errors import RequestError
 from danlu.optim.base import Group
 
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|_checkpoint_wrapped_module|module)(?=\.)")
+_MARKS = "_rate_scales"
+_ROLES = ("hidden", "kernel", "edge", "vector")
 _HEADS = ("lm_head", "embed_out", "output_projection", "score", "classifier", "qa_outputs", "cls")
 
 
@@ -17,8 +19,24 @@ def plain_name(name: str) -> str:
     return _WRAPPERS.sub("", name).lstrip(".")
 
 
+def scale_rate(model: nn.Module, name: str, *, lr: float, decay: float = 1.0) -> None:
+    """Multiplies one parameter's learning rate and weight decay; `name` is that of `model.named_parameters()`.
+
+    It is written on the parameter's module, since sharding puts new parameters in the place of the old.
+    """
+    owner, _, leaf = name.rpartition(".")
+    marks = vars(model.get_submodule(owner)).setdefault(_MARKS, {})
+    before = marks.get(leaf, (1.0, 1.0))
+    marks[leaf] = (before[0] * lr, before[1] * decay)
+
+
+def _marked(model: nn.Module, name: str) -> tuple[float, float]:
+    owner, _, leaf = name.rpartition(".")
+    return vars(model.get_submodule(owner)).get(_MARKS, {}).get(leaf, (1.0, 1.0))
+
+
 def parameter_groups(model: nn.Module) -> list[Group]:
-    """The trainable parameters, each once (tied ones too), in up to four groups.
+    """The trainable parameters, each once (tied ones too), in a group for each role, cut by what `scale_rate` said.
 
     `role` is `hidden` (matrices inside the network), `kernel` (more than two axes: convolutions, experts), `edge`
     (embeddings and heads) or `vector` (biases, norms and whatever has only one axis longer than one). Vectors are not
@@ -29,7 +47,7 @@ def parameter_groups(model: nn.Module) -> list[Group]:
         RequestError: nothing is trainable.
     """
     edges, norms = _embeddings_and_heads(model), _norms(model)
-    members: dict[str, list[tuple[str, nn.Parameter]]] = {"hidden": [], "kernel": [], "edge": [], "vector": []}
+    members: dict[tuple[str, float, float], list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -39,19 +57,18 @@ def parameter_groups(model: nn.Module) -> list[Group]:
             role = "edge"
         else:
             role = "hidden" if parameter.ndim == 2 else "kernel"
-        members[role].append((plain_name(name), parameter))
-    if not any(members.values()):
+        members.setdefault((role, *_marked(model, name)), []).append((plain_name(name), parameter))
+    if not members:
         raise RequestError("the model has no weight that may be trained", where="model", mend="Unfreeze a part of it")
     return [
         {
             "params": [parameter for _, parameter in entries],
             "names": [name for name, _ in entries],
             "role": role,
-            "decay": 0.0 if role == "vector" else 1.0,
-            "lr_scale": 1.0,
+            "decay": 0.0 if role == "vector" else decay,
+            "lr_scale": lr,
         }
-        for role, entries in members.items()
-        if entries
+        for (role, lr, decay), entries in sorted(members.items(), key=lambda entry: _ROLES.index(entry[0][0]))
     ]
 
 

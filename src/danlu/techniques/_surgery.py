@@ -1,15 +1,17 @@
-"""Surgery: gives single modules of a model a changed forward, and finds a model's repeated blocks.
+"""Surgery: gives single modules of a model a changed forward, finds a model's repeated blocks, and parts by name.
 
 A module is changed by giving it a subclass of its own class. Parameter names, weights, hooks, adapters and saved files
 stay as they were, and it works on whatever module a model family uses.
 """
 
+import fnmatch
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import Tensor, nn
 
+from danlu.core.errors import RequestError, nearest
 from danlu.core.technique import TechniqueState
 
 
@@ -51,6 +53,51 @@ def _block_lists(module: nn.Module) -> Iterator[nn.ModuleList]:
 def _are_blocks(entries: nn.ModuleList) -> bool:
     same = len({type(entry) for entry in entries}) == 1
     return same and all(any(True for _ in entry.children()) and holds_matrices(entry) for entry in entries)
+
+
+def depths(model: nn.Module, *, where: str) -> dict[str, tuple[int, int]]:
+    """Parameter name → (its depth, the depth of the head): 0 before the blocks, 1 … L in them, L + 1 behind them.
+
+    Embeddings have depth 0 wherever they stand. Of an encoder and a decoder each counts for itself.
+
+    Raises:
+        RequestError: the model has no repeated blocks.
+    """
+    lists = block_lists(model)
+    if not lists:
+        raise RequestError("this model has no repeated blocks to count", where=where)
+    top = max(map(len, lists)) + 1
+    inside = {
+        id(parameter): (depth, len(blocks) + 1)
+        for blocks in lists
+        for depth, block in enumerate(blocks, start=1)
+        for parameter in block.parameters()
+    }
+    tables = {id(weight) for part in model.modules() if isinstance(part, nn.Embedding) for weight in part.parameters()}
+    found: dict[str, tuple[int, int]] = {}
+    behind = False
+    for name, parameter in model.named_parameters():
+        behind = behind or id(parameter) in inside
+        outside = (top if behind and id(parameter) not in tables else 0, top)
+        found[name] = inside.get(id(parameter), outside)
+    return found
+
+
+def matching(names: Collection[str], patterns: Collection[str], *, where: str) -> set[str]:
+    """The names that a pattern fits (`*` and `?`), or that lie below a name that it fits (`model.layers.0`).
+
+    Raises:
+        RequestError: a pattern fits nothing; with the nearest name.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        fitting = {name for name in names if any(fnmatch.fnmatchcase(name, way) for way in (pattern, f"{pattern}.*"))}
+        if not fitting:
+            close = nearest(pattern, names)
+            mend = close if close.startswith("Did") else f"Names look like {', '.join(sorted(names)[:3])}"
+            raise RequestError(f"nothing in the model fits {pattern!r}", where=where, mend=mend)
+        found |= fitting
+    return found
 
 
 def holds_matrices(module: nn.Module) -> bool:

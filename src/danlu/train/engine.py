@@ -119,8 +119,7 @@ class Engine:
         longest = int(lengths.max())
         if plan.micro_batch is not None:
             return plan.micro_batch * longest
-        size = self.batch_size()
-        num_rows = size.examples or max(1, (size.tokens or 1) // longest)
+        num_rows = plan.batch.examples or max(1, (plan.batch.tokens or 1) // longest)
         num_rows = min(-(-num_rows // self.world.size), len(lengths))
         batch = share(plan.data.train, np.argsort(-lengths, kind="stable")[:num_rows], plan.task.collate, 0, 1)
         batch, ctx = batch.to(self.world.device), self.context()
@@ -135,10 +134,11 @@ class Engine:
         return int(self.world.min_across(rows)) * longest
 
     def batch_size(self) -> BatchSize:
-        """The batch to draw now, as its dial says."""
+        """The batch to draw now, as its dial says, times the dial `batch_share` where a technique brings one."""
+        share = self.dials.value("batch_share", self.clock, 1.0)
         if self.plan.batch.tokens is not None:
-            return BatchSize(tokens=round(self.dials.value("batch_tokens", self.clock)))
-        return BatchSize(examples=round(self.dials.value("batch_examples", self.clock)))
+            return BatchSize(tokens=max(1, round(self.dials.value("batch_tokens", self.clock) * share)))
+        return BatchSize(examples=max(1, round(self.dials.value("batch_examples", self.clock) * share)))
 
     def _needs_row_losses(self) -> bool:
         needing = [part.name() for part in (*self.techniques, *self.plan.probes) if part.needs_row_losses]

@@ -24,6 +24,7 @@ class GradClip(Technique):
     When not: with optimisers that use only the gradient's sign or direction (lion, muon) it changes little.
     """
 
+    after: ClassVar[tuple[str, ...]] = ("gradual_unfreezing",)
     off: ClassVar[Mapping[str, object]] = {"norm": float("inf")}
     example: ClassVar[Mapping[str, object]] = {"norm": 0.1}
 
