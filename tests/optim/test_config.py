@@ -2,13 +2,22 @@ import pytest
 from pydantic import ValidationError
 
 from danlu.core.clock import Budget, Clock
+from danlu.core.errors import RequestError
 from danlu.optim.config import OptimizerConfig, ScheduleConfig
 
 
 def test_defaults_of_the_kind_are_written_out_and_read_back() -> None:
     config = OptimizerConfig(kind="sgd", lr=0.1)
-    assert config.model_dump() == {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": False}
+    assert config.model_dump() == {"kind": "sgd", "lr": 0.1, "offload": False, "momentum": 0.9, "nesterov": False}
     assert OptimizerConfig(**config.model_dump()) == config
+
+
+def test_a_rate_may_be_found() -> None:
+    config = OptimizerConfig(lr="find")
+    with pytest.raises(RequestError, match="still to be found"):
+        _ = config.rate
+    assert config.with_rate(0.5).rate == 0.5
+    assert config.with_rate(0.5) == OptimizerConfig(lr=0.5)
 
 
 @pytest.mark.parametrize(
@@ -19,6 +28,8 @@ def test_defaults_of_the_kind_are_written_out_and_read_back() -> None:
         ({"kind": "adam"}, "Did you mean 'adamw'"),
         ({"kind": "sgd", "momentum": "much"}, "momentum"),
         ({"lr": 0}, "greater than 0"),
+        ({"lr": "search"}, "'find'"),
+        ({"kind": "sgd", "states": "8bit"}, "sgd has no option 'states'"),
     ],
 )
 def test_wrong_options_are_refused(given: dict[str, object], said: str) -> None:

@@ -16,8 +16,8 @@ class OptimizerKind(Config):
     """An optimiser's own options. Learning rate and weight decay are dials, set on every group before each step.
 
     `wants_schedule` is False for one that replaces the decay of the learning rate by averaging. `state_per_weight`
-    tells for memory estimates how many numbers it keeps for each weight. `takes_shards` is False for one that needs
-    each weight whole.
+    tells for memory estimates how many fp32 numbers it keeps for each weight. `takes_shards` is False for one that
+    needs each weight whole.
     """
 
     wants_schedule: ClassVar[bool] = True

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -28,8 +28,10 @@ class OptimizerConfig(Config):
 
     kind: str = "adamw"
     """adamw, sgd, lion, adafactor, muon, schedule_free, or one that a plug-in brings"""
-    lr: float = Field(default=1e-3, gt=0)
-    """the learning rate at the peak of the schedule"""
+    lr: Annotated[float, Field(gt=0)] | Literal["find"] = 1e-3
+    """the learning rate at the peak of the schedule; `find` tries rates out before the run and takes what they say"""
+    offload: bool = False
+    """keep the optimiser's state in the CPU's memory; nothing changes where the weights are there anyway"""
 
     @model_validator(mode="before")
     @classmethod
@@ -39,7 +41,8 @@ class OptimizerConfig(Config):
         own = {name: given[name] for name in cls.model_fields if name in given}
         options = {name: value for name, value in given.items() if name not in own}
         kind = own.setdefault("kind", cls.model_fields["kind"].default)
-        own.setdefault("lr", cls.model_fields["lr"].default)
+        for name in ("lr", "offload"):
+            own.setdefault(name, cls.model_fields[name].default)
         if not isinstance(kind, str):
             return own
         found = _kind(kind)
@@ -48,6 +51,21 @@ class OptimizerConfig(Config):
                 mend = nearest(name, [*cls.model_fields, *found.model_fields])
                 raise ValueError(f"{kind} has no option {name!r}. {mend}")
         return {**own, **found.model_validate(options).model_dump()}
+
+    @property
+    def rate(self) -> float:
+        """The learning rate as a number.
+
+        Raises:
+            RequestError: it is still to be found.
+        """
+        if self.lr == "find":
+            raise RequestError("the learning rate is still to be found", where="train.optimizer.lr", mend="Give one")
+        return self.lr
+
+    def with_rate(self, rate: float) -> Self:
+        """The same with this learning rate."""
+        return self.model_copy(update={"lr": rate})
 
     def options(self) -> OptimizerKind:
         """The kind's own config object."""
@@ -87,7 +105,7 @@ class ScheduleConfig(Config):
     warmup: float | int | str = 0
     """a share of the budget (5% or 0.05), or a number of steps"""
     shape: str = "cosine"
-    """constant, linear, cosine, cyclic, one_cycle, step, inverse_sqrt or wsd"""
+    """constant, linear, polynomial, exponential, cosine, cosine_restarts, cyclic, one_cycle, step, inverse_sqrt, wsd"""
     floor: float | str = 0.0
     """the lowest value, as a share of the peak (10% or 0.1)"""
 
