@@ -129,7 +129,8 @@ class Story:
 
     def _note(self, record: Record) -> str:
         self.doing = str(record.get("text", ""))
-        rows = {name: value for name, value in record.items() if name not in ("kind", "step", "time", "text")}
+        left_out = ("kind", "step", "time", "text", "curve")
+        rows = {name: value for name, value in record.items() if name not in left_out}
         return self.doing + (f" ({', '.join(f'{name} {value}' for name, value in rows.items())})" if rows else "")
 
     def _sample(self, record: Record) -> str:

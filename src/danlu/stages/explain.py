@@ -307,7 +307,10 @@ def _dials(facts: Facts) -> Section:
     own = [dial for technique in facts.recipe.techniques for dial in technique.dials()]
     batch = {f"batch_{unit}": number for unit, number in train.batch.model_dump(exclude_none=True).items()}
     sizes = [constant(name, float(number)) for name, number in batch.items()]
-    dials: list[Dial] = [train.schedule.dial(train.optimizer.lr), *own, *sizes]
+    rate = train.schedule.dial(1.0 if train.optimizer.lr == "find" else train.optimizer.rate)
+    if train.optimizer.lr == "find":
+        rate = dataclasses.replace(rate, name="learning_rate (× the one found)")
+    dials: list[Dial] = [rate, *own, *sizes]
     head = ("over the run", "".join(f"{moment:>10.0%}" for moment in MOMENTS))
     lines = [(dial.name, _row(dial, facts)) for dial in dials]
     return Section(title="dials", lines=(head, *lines))
@@ -365,8 +368,9 @@ def _warnings(facts: Facts) -> Iterator[str]:
         yield "This may not fit in memory. Shorten data.context, shrink the model, or use activation_checkpointing."
     if not facts.pictures and recipe.model.design and num_parameters(facts.model) > 20 * facts.train_tokens:
         yield "The model has over twenty times more parameters than the data has tokens: a smaller one will do."
-    if recipe.model.adapter is None and recipe.model.from_ and train.optimizer.lr > 5e-4:
-        yield f"A learning rate of {train.optimizer.lr:g} is high for weights that are trained already."
+    lr = train.optimizer.lr
+    if recipe.model.adapter is None and recipe.model.from_ and isinstance(lr, float) and lr > 5e-4:
+        yield f"A learning rate of {lr:g} is high for weights that are trained already."
 
 
 def _fires(every: Every, facts: Facts) -> bool:

@@ -21,6 +21,7 @@ from danlu.models.save import save_model
 from danlu.monitor.base import default_probes
 from danlu.monitor.trackers.base import following, trackers
 from danlu.optim.build import build_optimizer
+from danlu.recipe.load import load_recipe
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.resolved import resolved_tree, resolved_yaml
 from danlu.stages.report import write_report
@@ -32,6 +33,7 @@ from danlu.train.interrupts import Interrupts
 from danlu.train.loop import Ending
 from danlu.train.loop import train as run_loop
 from danlu.train.plan import Plan
+from danlu.train.range_test import LOWEST, Found, find_rate
 
 Listener = Callable[[Record], None]
 
@@ -79,9 +81,25 @@ def _train(
     say = _speaker(world, listeners)
     base = recipe.model.from_
     data = recipe.task.prepare(recipe.data, seed=recipe.seed, base=base, say=say)
-    precision = pick_precision(recipe.train.precision, world.device)
+    searched = None
+    if recipe.train.optimizer.lr == "find":
+        recipe, searched = _with_found_rate(recipe, data, world, resumed, say)
     say("building the model")
-    model = build_model(
+    model = _model(recipe, data, world)
+    task = recipe.task.for_model(model)
+    folder = resumed or Path(world.broadcast_object(new_run_folder(recipe.name, out) if world.is_first else None))
+    journal = Journal(folder / "journal.jsonl" if world.is_first else None)
+    boards = following(boards_asked, folder=folder, name=recipe.name, recipe=resolved_tree(recipe))
+    with contextlib.closing(journal), boards as followers:
+        for listener in (*listeners, *followers):
+            journal.subscribe(listener)
+        plan = _plan(recipe, task, data, model, world, journal, folder)
+        return _run(plan, recipe, resume=resumed is not None, interrupts=interrupts, searched=searched)
+
+
+def _model(recipe: Recipe, data: Prepared, world: World) -> Any:
+    precision = pick_precision(recipe.train.precision, world.device)
+    return build_model(
         recipe.model,
         auto_class=recipe.task.model_class,
         vocab_size=data.vocab_size,
@@ -91,18 +109,31 @@ def _train(
         seed=recipe.seed,
         frozen_dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
     )
-    task = recipe.task.for_model(model)
-    folder = resumed or Path(world.broadcast_object(new_run_folder(recipe.name, out) if world.is_first else None))
-    journal = Journal(folder / "journal.jsonl" if world.is_first else None)
-    boards = following(boards_asked, folder=folder, name=recipe.name, recipe=resolved_tree(recipe))
-    with contextlib.closing(journal), boards as followers:
-        for listener in (*listeners, *followers):
-            journal.subscribe(listener)
-        plan = _plan(recipe, task, data, model, world, journal, folder)
-        return _run(plan, recipe, resume=resumed is not None, interrupts=interrupts)
 
 
-def _run(plan: Plan, recipe: Recipe, *, resume: bool, interrupts: Interrupts | None) -> Path:
+def _with_found_rate(
+    recipe: Recipe, data: Prepared, world: World, resumed: Path | None, say: Callable[[str], None]
+) -> tuple[Recipe, Found | None]:
+    """The recipe with the rate that was found when the run began, or is found now on a model of its own."""
+    told = resumed / "recipe.yaml" if resumed else None
+    known = load_recipe(told).train.optimizer.lr if world.is_first and told and told.is_file() else None
+    rate, found = world.broadcast_object(known), None
+    if not isinstance(rate, float):
+        say("looking for a learning rate")
+        low = _at_rate(recipe, LOWEST)
+        model = _model(low, data, world)
+        plan = _plan(low, low.task.for_model(model), data, model, world, Journal(None), Path())
+        found = find_rate(plan)
+        rate = found.rate
+    return _at_rate(recipe, rate), found
+
+
+def _at_rate(recipe: Recipe, rate: float) -> Recipe:
+    train = recipe.train
+    return recipe.model_copy(update={"train": train.model_copy(update={"optimizer": train.optimizer.with_rate(rate)})})
+
+
+def _run(plan: Plan, recipe: Recipe, *, resume: bool, interrupts: Interrupts | None, searched: Found | None) -> Path:
     """The run itself; however it ends, the journal and the summary say so.
 
     A request that proves wrong before the start leaves nothing behind: no new folder, and an old run as it was.
@@ -114,7 +145,7 @@ def _run(plan: Plan, recipe: Recipe, *, resume: bool, interrupts: Interrupts | N
                 engine = Engine(plan)
                 resumed_from = _restore(engine) if resume else None
                 started = True
-                _start(engine, recipe, resumed_from)
+                _start(engine, recipe, resumed_from, searched)
                 ending = run_loop(engine, stopper)
             _export(engine, recipe)
             engine.close()
@@ -142,7 +173,7 @@ def _plan(recipe: Recipe, task: Task, data: Prepared, model: Any, world: World, 
         data=data,
         model=model,
         make_optimizer=lambda module: build_optimizer(train.optimizer, module),
-        dials=(train.schedule.dial(train.optimizer.lr),),
+        dials=(train.schedule.dial(train.optimizer.rate),),
         techniques=recipe.techniques,
         probes=default_probes(),
         control=recipe.control,
@@ -162,7 +193,7 @@ def _plan(recipe: Recipe, task: Task, data: Prepared, model: Any, world: World, 
     )
 
 
-def _start(engine: Engine, recipe: Recipe, resumed_from: int | None) -> None:
+def _start(engine: Engine, recipe: Recipe, resumed_from: int | None, searched: Found | None) -> None:
     """Writes the resolved recipe, the `start` record, and what goes with a new run."""
     plan = engine.plan
     if plan.world.is_first:
@@ -185,6 +216,12 @@ def _start(engine: Engine, recipe: Recipe, resumed_from: int | None) -> None:
         budget=plan.budget,
         **plan.data.facts,
     )
+    if searched is not None:
+        text = f"a learning rate of {searched.rate:g} was found in {len(searched.curve)} steps"
+        engine.journal.write("note", engine.clock.step, text=text, rate=searched.rate, curve=searched.curve)
+    if recipe.train.optimizer.offload and plan.world.device.type == "cpu":
+        text = "train.optimizer.offload does nothing here: the weights are in the CPU's memory themselves"
+        engine.journal.write("note", engine.clock.step, text=text)
     if resumed_from is None:
         for row in plan.data.skipped:
             engine.journal.write("note", 0, text="a row of the data was skipped", **row)
