@@ -9,7 +9,7 @@ WIDTH = 3
 DIVERGED = 4.0
 
 
-def smoothed(losses: Sequence[float]) -> np.ndarray:
+def smoothed(losses: Sequence[float] | np.ndarray) -> np.ndarray:
     """(N,) each loss averaged with up to 3 before and behind it, weighted like a triangle; no lag, unlike an average
     that only looks back.
     """
@@ -30,7 +30,8 @@ def pick_rate(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     and where it stops falling. There the rate is too high by about a factor of ten (Howard and Gugger 2020, fastai).
     """
     finite = np.isfinite(losses)
-    kept = smoothed(np.asarray(losses)[finite])
+    values = np.asarray(losses)[finite]
+    kept, first = smoothed(values), max(2, len(values) // 4)
     lowest = int(np.argmin(kept))
-    noise = float(np.std(np.diff(np.asarray(losses)[finite][: max(2, len(kept) // 4)])))
-    return None if kept[0] - kept[lowest] <= noise else np.asarray(rates)[finite][lowest] / 10.0
+    fell, noise = np.median(values[:first]) - kept[lowest], np.std(np.diff(values[:first]))
+    return float(np.asarray(rates)[finite][lowest]) / 10.0 if lowest >= first and fell > noise else None

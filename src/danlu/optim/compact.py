@@ -51,6 +51,7 @@ class CompactAdamW(Optimizer):
         return loss
 
     def _update(self, weight: Tensor, group: Group, name: str) -> None:
+        assert weight.grad is not None
         state = self.state[weight]
         if not state:
             self._start(state, weight, group)

@@ -39,6 +39,7 @@ def test_a_part_in_bf16_is_torchs_autocast(make_model):
     found = model(TOKENS_BT).logits
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
+    assert torch.equal(_logits(model, bf16=False), _logits(plain, bf16=False))  # in evaluation
 
 
 def test_a_name_that_fits_nothing_is_refused(make_model):

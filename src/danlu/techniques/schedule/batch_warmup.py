@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
+from danlu.core.clock import Clock
 from danlu.core.dials import Dial
 from danlu.core.technique import Technique
 from danlu.maths.schedules import ramp
@@ -35,5 +36,7 @@ class BatchWarmup(Technique):
     """in how many equal steps; a batch is prepared ahead while its size stays"""
 
     def dials(self) -> Sequence[Dial]:
-        options = {"start": self.begin, "over": self.over, "stages": self.stages}
-        return (Dial(name="batch_share", schedule=lambda clock: ramp(clock.progress, **options), high=1.0),)
+        def share(clock: Clock) -> float:
+            return ramp(clock.progress, start=self.begin, over=self.over, stages=self.stages)
+
+        return (Dial(name="batch_share", schedule=share, high=1.0),)

@@ -25,7 +25,7 @@ class Freeze(Technique):
     `layer_decay`) is better; for large models an adapter (`model.adapter`) is.
     """
 
-    off: ClassVar[Mapping[str, object]] = {}
+    off: ClassVar[Mapping[str, object]] = {"blocks": 0}
     example: ClassVar[Mapping[str, object]] = {"blocks": 1}
 
     names: tuple[str, ...] = ()

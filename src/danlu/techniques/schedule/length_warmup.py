@@ -10,7 +10,7 @@ from danlu.core.batch import IGNORED, Batch
 from danlu.core.batch import Field as BatchField
 from danlu.core.dials import Dial
 from danlu.core.errors import RequestError
-from danlu.core.technique import StepContext, Technique, TechniqueState
+from danlu.core.technique import Setting, StepContext, Technique, TechniqueState
 
 _WHERE = "techniques.length_warmup"
 _MULTIPLE = 8
@@ -24,9 +24,9 @@ class Context(TechniqueState):
 
 
 class LengthWarmup(Technique):
-    """Begins with short rows: cuts each to a length that grows to the whole context.
+    """Begins with short rows: cuts each to a length that grows to that of the longest.
 
-        T(p) = begin + (end − begin) · p / over,  down to a multiple of 8;   rows whole from p ≥ over
+        T(p) = begin + (longest − begin) · p / over,  down to a multiple of 8;   rows whole from p ≥ over
 
     Source: Li, Zhang & He 2022, "The Stability-Efficiency Dilemma: Investigating Sequence Length Warmup for Training
     GPT Models", section 4 (rows are truncated; linear pacing). What is cut off is no target, so the loss stays the
@@ -44,8 +44,6 @@ class LengthWarmup(Technique):
 
     begin: int = Field(default=64, ge=2)
     """tokens of a row at first"""
-    end: int | None = Field(default=None, ge=2)
-    """tokens at which nothing is cut any more; what the model's config calls its context when not given"""
     over: float = Field(default=0.2, ge=0.0, le=1.0)
     """the share of the budget over which rows grow"""
 
@@ -61,11 +59,8 @@ class LengthWarmup(Technique):
             raise RequestError("this model's targets do not lie along one text", where=_WHERE, mend="Remove it")
         return model
 
-    def start(self, model: nn.Module) -> Context:
-        end = self.end or getattr(model.config, "max_position_embeddings", None)
-        if not isinstance(end, int):
-            raise RequestError("this model names no context", where=f"{_WHERE}.end", mend="Give data.context here too")
-        return Context(end)
+    def start_in(self, setting: Setting, model: nn.Module) -> Context:
+        return Context(int(setting.lengths_N.max()))
 
     def on_batch(self, batch: Batch, ctx: StepContext, state: TechniqueState | None) -> Batch:
         assert isinstance(state, Context)
@@ -85,8 +80,9 @@ def shortened(batch: Batch, width: int, length: int) -> Batch:
     """
 
     def cut(field: BatchField) -> BatchField:
-        along = isinstance(field, Tensor) and field.ndim >= 2 and field.shape[1] == width
-        return field[:, :length] if along else field
+        if isinstance(field, Tensor) and field.ndim >= 2 and field.shape[1] == width:
+            return field[:, :length]
+        return field
 
     labels_BT = batch.labels.get("tokens")
     if not isinstance(labels_BT, Tensor) or labels_BT.shape[1:] != (width,):

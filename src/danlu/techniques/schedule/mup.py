@@ -1,7 +1,7 @@
 """Maximal update parametrisation (muTransfer)."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -75,7 +75,7 @@ def _width(model: nn.Module) -> int:
 
 
 def _check(model: nn.Module) -> None:
-    config = model.config
+    config: Any = model.config
     if getattr(config, "name_or_path", ""):
         raise RequestError("trained weights cannot be scaled anew", where=_WHERE, mend="Use it with model.design")
     if not hasattr(config, "initializer_range"):
