@@ -10,7 +10,7 @@ from danlu.core import words
 from danlu.core.journal import Record
 
 BUDGET = {"steps": 100, "epochs": None, "tokens": None, "minutes": None}
-ACTION = {"name": "SetDial", "dial": "lr", "number": 0.5, "because": "it is stuck", "verify_after": 10}
+ACTION = {"name": "SetDial", "dial": "lr", "number": 0.5, "because": "it is stuck", "expects": None}
 RUN: list[Record] = [
     {"kind": "note", "step": 0, "text": "tokenising"},
     {

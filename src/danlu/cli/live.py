@@ -121,7 +121,7 @@ class Story:
         action = record.get("action")
         if not isinstance(action, dict):
             return f"step {record['step']}: action: {action}"
-        left_out = ("name", "because", "verify_after")
+        left_out = ("name", "because", "expects")
         options = ", ".join(f"{key} {value}" for key, value in action.items() if key not in left_out)
         what = f"{action.get('name', 'action')}" + (f" ({options})" if options else "")
         because = action.get("because")

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
+from danlu.core.action import SetDial
 from danlu.core.clock import Clock
 from danlu.core.errors import RequestError, nearest
 
@@ -23,10 +24,21 @@ class Dial:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Override:
-    """What a controller put in a dial's way: `set` replaces the schedule's value, `scale` multiplies it."""
+    """What a controller put in a dial's way: `set` replaces the schedule's value, `scale` multiplies it.
+
+    It glides from `begin` to `number` over the `over` steps after step `since`.
+    """
 
     kind: Literal["set", "scale"]
     number: float
+    begin: float = 0.0
+    since: int = 0
+    over: int = 0
+
+    def at(self, step: int) -> float:
+        """The number or factor at a step."""
+        share = min(1.0, (step - self.since) / self.over) if self.over else 1.0
+        return self.number if share == 1.0 else self.begin + (self.number - self.begin) * share
 
 
 def constant(name: str, value: float, *, low: float = 0.0, high: float = float("inf"), unit: str = "") -> Dial:
@@ -63,7 +75,7 @@ class Dials:
         override = self._overrides.get(name)
         if override is None:
             return number
-        turned = override.number if override.kind == "set" else number * override.number
+        turned = override.at(clock.step) * (1.0 if override.kind == "set" else number)
         return min(max(turned, dial.low), dial.high)
 
     def override(self, name: str, override: Override | None) -> Override | None:
@@ -75,6 +87,23 @@ class Dials:
             self._overrides[name] = override
         return previous
 
+    def override_on(self, name: str) -> Override | None:
+        """What stands in a dial's way now."""
+        return self._overrides.get(name)
+
+    def turn(self, action: SetDial, clock: Clock) -> None:
+        """Turns a dial as an action says, from now on."""
+        if action.number is None:
+            self.override(action.dial, None)
+            return
+        begin, before = action.begin, self._overrides.get(action.dial)
+        if begin is None and action.kind == "set":
+            begin = self.value(action.dial, clock)
+        elif begin is None:
+            begin = before.at(clock.step) if before is not None and before.kind == "scale" else 1.0
+        new = Override(kind=action.kind, number=action.number, begin=begin, since=clock.step, over=action.over)
+        self.override(action.dial, new)
+
     def read_all(self, clock: Clock) -> Mapping[str, float]:
         return {name: self.value(name, clock) for name in self._dials}
 
@@ -83,7 +112,7 @@ class Dials:
 
     def load_state_dict(self, state: Mapping[str, Mapping[str, float | str]]) -> None:
         self._overrides = {
-            name: Override(kind=str(entry["kind"]), number=float(entry["number"]))  # type: ignore[arg-type]
+            name: Override(**entry)  # type: ignore[arg-type]
             for name, entry in state.items()
             if name in self._dials
         }

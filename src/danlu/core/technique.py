@@ -37,6 +37,7 @@ class StepContext:
 
     `num_targets` is the count of valid targets over all micro-batches and processes of this step. `evaluation` is the
     newest evaluation, if any. `grad_norm()` gives the global norm of the gradient, computed once per step.
+    `taken`, a boolean on the device, is given to `after_step` where only the device knows whether the step was skipped.
 
     `gather(rows_B)` gives the rows of all processes in their order, and which of them are this process's own.
     `row_losses()`, in `after_step`, gives the losses of the step's rows on all processes, for those who say
@@ -55,6 +56,7 @@ class StepContext:
     gather: Callable[[Tensor], tuple[Tensor, slice]] = _alone
     row_losses: Callable[[], RowLosses] = _untold
     losses: Callable[..., Tensor] = _untold
+    taken: Tensor | None = None
 
     def dial(self, name: str, default: float | None = None) -> float:
         """The number that a dial shows now."""
@@ -180,7 +182,7 @@ class Technique(Config):
         """Changes the gradients in place, after they are summed over micro-batches and processes."""
 
     def after_step(self, ctx: StepContext, state: TechniqueState | None) -> None:
-        """Follows the optimiser; `ctx.clock` already counts this step."""
+        """Follows the optimiser; `ctx.clock` already counts this step. Not called after a step known to be skipped."""
 
     def readings(self, state: TechniqueState | None) -> Mapping[str, float]:
         """Numbers of the state that the next line of the journal is to hold."""

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -206,6 +206,12 @@ class Probes:
         """Takes off whatever is still hung on the model, after a step that failed too."""
         self._kept = {}
         self._around.close()
+
+    def forget(self, steps: Container[int]) -> None:
+        """Leaves out what was read at steps that did not count, where anything else was read."""
+        for kinds in self._pending.values():
+            for key, rows in kinds.items():
+                kinds[key] = [row for row in rows if row[0] not in steps] or rows
 
     def state_dict(self) -> dict[str, object]:
         """The numbers that no line of the journal holds yet."""

@@ -190,6 +190,7 @@ def _plan(recipe: Recipe, task: Task, data: Prepared, model: Any, world: World, 
         gemm_rate=measure_gemm(precision, world.device),
         micro_batch=train.micro_batch,
         samples=train.samples,
+        pretrained=recipe.model.from_ is not None,
     )
 
 

@@ -41,10 +41,18 @@ def _settle(state: AverageState, parameters: Mapping[str, nn.Parameter]) -> None
 
 
 @torch.no_grad()
-def pull(state: AverageState, model: nn.Module, share: float) -> None:
-    """Moves the average towards the model: a ← a + share (w − a), entry by entry; share = 1 copies exactly."""
+def pull(state: AverageState, model: nn.Module, share: float, taken: Tensor | None = None) -> None:
+    """Moves the average towards the model: a ← a + share (w − a), entry by entry; share = 1 copies exactly.
+
+    Where `taken` is given and false, on the device, the average stays as it is.
+    """
     parameters = trained(model)
     _settle(state, parameters)
+    if taken is not None:
+        for name, average in state.weights.items():
+            here, weight = local(average), local(parameters[name].detach())
+            here.copy_(torch.where(taken, here.lerp(weight.to(here.dtype), share), here))
+        return
     if share == 1.0:
         for name, average in state.weights.items():
             local(average).copy_(local(parameters[name]))

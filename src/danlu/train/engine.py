@@ -6,7 +6,7 @@ import functools
 import math
 import operator
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +14,10 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from danlu.control.policy import Decision, Policy
-from danlu.core.action import Action, QuarantineData, SetDial, Stop
+from danlu.core.action import Stop
 from danlu.core.batch import Batch
 from danlu.core.clock import Clock
-from danlu.core.dials import Dial, Dials, Override, constant
+from danlu.core.dials import Dial, Dials, constant
 from danlu.core.errors import RequestError, RunError
 from danlu.core.finding import Evaluation, Readings
 from danlu.core.journal import number, read_journal, standing
@@ -32,14 +31,15 @@ from danlu.models.estimate import flops_per_token
 from danlu.models.forward import Forward
 from danlu.models.kernels import accelerate
 from danlu.monitor.base import Probes
-from danlu.monitor.diagnose import Diagnoser
 from danlu.monitor.probes.memory import peak_memory_bytes
 from danlu.optim.evaluating import evaluating
+from danlu.train.acts import standby
 from danlu.train.checkpoint import Checkpoints
 from danlu.train.evaluation import evaluate
 from danlu.train.microbatch import find_micro_batch
 from danlu.train.plan import Plan
 from danlu.train.stepper import LossModule, Stepper, StepResult, autocast, exporting
+from danlu.train.watch import Watch
 
 
 class Engine:
@@ -47,7 +47,7 @@ class Engine:
 
     def __init__(self, plan: Plan) -> None:
         self.plan, self.world, self.journal = plan, plan.world, plan.journal
-        self.techniques = in_order(plan.techniques)
+        self.techniques = in_order([*plan.techniques, *standby(plan.techniques, plan.control)])
         self.clock = Clock(budget=plan.budget)
         self.dials = Dials([*plan.dials, *(d for t in self.techniques for d in t.dials()), _batch_dial(plan.batch)])
         self.position = Position()
@@ -77,8 +77,7 @@ class Engine:
             world=self.world,
             frozen_on_purpose=self._frozen_on_purpose,
         )
-        self.diagnoser = Diagnoser()
-        self.policy = Policy(plan.control)
+        self.watch = Watch(self)
         self.checkpoints = Checkpoints(plan.folder / "checkpoints", self.world, note=self._note)
 
     def _build(self) -> None:
@@ -162,7 +161,11 @@ class Engine:
 
     def draw(self) -> tuple[Batch, Position, float]:
         """This process's rows of the next batch, where the data stands after it, and the seconds waited for it."""
-        return self.loader.draw(self.position, self.batch_size(), self.quarantined, self._wanted())
+        batch, position, seconds = self.loader.draw(
+            self.position, self.batch_size(), self.quarantined, self._wanted()
+        )
+        self.watch.drawn.append((self.clock.step + 1, batch.example_ids_B[: batch.num_examples]))
+        return batch, position, seconds
 
     def _wanted(self) -> Wanted | None:
         """Which examples the techniques want next; made anew only when one of them changes its mind."""
@@ -181,15 +184,19 @@ class Engine:
         with evaluating(self.optimizer), exporting(self.model, self.active) as model:
             yield model
 
-    def evaluate(self) -> bool:
-        """Evaluates on the validation data, journals it, and says whether it is the best so far."""
+    def measure(self) -> tuple[dict[str, float], Mapping[str, object]]:
+        """(metrics, tables) of the validation data as the model is now."""
         task, world = self.plan.task, self.world
         size = BatchSize(tokens=self.stepper.micro_cost * world.size)
         rows = batches(self.plan.data.valid, task.collate, size=size, rank=world.rank, world_size=world.size)
         module = unwrap(self.module) if self.plan.parallel.strategy == "ddp" else self.module
-        started = time.monotonic()
         with self.weights_to_use():
-            metrics, tables = evaluate(module, task, rows, world=world, precision=self.plan.precision)
+            return evaluate(module, task, rows, world=world, precision=self.plan.precision)
+
+    def evaluate(self) -> bool:
+        """Evaluates on the validation data, journals it, and says whether it is the best so far."""
+        task, started = self.plan.task, time.monotonic()
+        metrics, tables = self.measure()
         self.evaluation = Evaluation(step=self.clock.step, metrics=metrics, judged=task.judged, better=task.better)
         best = self.best is None or self.evaluation.score < self.best.score
         if best:
@@ -203,26 +210,27 @@ class Engine:
             better=task.better,
             best=best,
             seconds=round(time.monotonic() - started, 3),
+            clock=self.shown_clock().state_dict(),
+            dials=self.dials.read_all(self.shown_clock()),
         )
-        self._respond(self.evaluation)
+        self.watch.hear(self.evaluation)
         return best
 
-    def obey(self, actions: Sequence[Action], who: str, *, apply: bool = True) -> None:
-        """Journals actions and, unless they are mere suggestions, applies them at this step boundary."""
-        for action in actions:
-            told = {"name": type(action).__name__, **action.model_dump()}
-            self.journal.write("action", self.clock.step, action=told, by=who, applied=apply)
-            if not apply:
-                continue
-            if isinstance(action, Stop):
-                self.stop = action
-            elif isinstance(action, SetDial):
-                override = None if action.number is None else Override(kind=action.kind, number=action.number)
-                self.dials.override(action.dial, override)
-            elif isinstance(action, QuarantineData):
-                self.quarantined |= frozenset(action.example_ids)
-            else:
-                raise NotImplementedError(f"{type(action).__name__} cannot be applied at a step boundary")
+    def rewind(self, run: Mapping[str, Any], *, skip_data: bool) -> None:
+        """After weights and optimiser have gone back: what goes with them, while clock, dials and policy go on."""
+        if not skip_data:
+            self.position = Position.load(run["position"])
+        self._load_techniques(run["techniques"])
+
+    def follow(self, result: StepResult) -> None:
+        """Lets the techniques follow a step that was taken; where only the device knows, they are told."""
+        ctx = self.context(result)
+        if result.taken is not None and self.world.device.type != "cpu":
+            ctx = dataclasses.replace(ctx, taken=result.taken)
+        elif result.taken is not None and not bool(result.taken):
+            return
+        for technique, state in self.active:
+            technique.after_step(ctx, state)
 
     def save(self, *, best: bool = False) -> None:
         """Writes a checkpoint of everything that the next step depends on.
@@ -230,12 +238,13 @@ class Engine:
         Raises:
             RunError: the last loss is NaN or infinite: such weights must not take the place of good ones.
         """
-        if self._terms is not None and not math.isfinite(loss := float(self._terms["loss"])):
+        skipped = self.watch.settle_skips()
+        if self._terms is not None and not math.isfinite(loss := float(self._terms["loss"])) and not skipped:
             raise RunError(
                 f"the loss became {loss} at step {self.clock.step} or before",
                 mend="Lower train.optimizer.lr, lengthen train.schedule.warmup, or add techniques.grad_clip",
             )
-        trees = {"module": state_of(self.module, self.optimizer, frozen=False), "run": self._state()}
+        trees = {"module": state_of(self.module, self.optimizer, frozen=False), "run": self.state()}
         started = time.monotonic()
         path = self.checkpoints.save(self.clock.step, trees, best=best)
         self.journal.write(
@@ -245,14 +254,14 @@ class Engine:
 
     def restore(self, path: Path) -> None:
         """Continues from a checkpoint exactly where it was taken."""
-        trees = self.checkpoints.load(path, {"run": self._state()})
+        trees = self.checkpoints.load(path, {"run": self.state()})
         load_state(self.module, self.optimizer, trees["module"])
-        self._load(trees["run"])
+        self.load(trees["run"])
         if self.journal.path is not None:
             past = (
                 record for record in read_journal(self.journal.path) if int(number(record["step"])) <= self.clock.step
             )
-            self.diagnoser.replay(standing(past))
+            self.watch.diagnoser.replay(standing(past))
 
     def close(self) -> None:
         """Waits for what is being written, and ends the loader's thread."""
@@ -291,7 +300,8 @@ class Engine:
         self._terms = result.terms
         self._tokens_done += result.num_tokens
         self._busy_seconds += step_seconds
-        due = before.step == 0 or self.plan.log_every.due(before, self.clock)
+        due = before.step == 0 or self.watch.stuck or self.plan.log_every.due(before, self.clock)
+        num_skipped = self.watch.forget_skipped() if due else 0
         readings = self.probes.after_step(
             self.clock,
             optimizer=self.optimizer,
@@ -307,8 +317,11 @@ class Engine:
         )
         if readings is None:
             return
+        if num_skipped:
+            readings = Readings(step=readings.step, values={**readings.values, "skipped_steps": float(num_skipped)})
         own = {name: value for technique, state in self.active for name, value in technique.readings(state).items()}
-        clock, readings = self.clock, dataclasses.replace(readings, values={**readings.values, **own})
+        readings = dataclasses.replace(readings, values={**readings.values, **own})
+        clock = self.shown_clock()
         self.journal.write(
             "reading",
             clock.step,
@@ -316,25 +329,19 @@ class Engine:
             **({"examples": readings.examples} if readings.examples else {}),
             tokens=clock.tokens,
             examples=clock.examples,
-            epochs=round(clock.epochs, 6),
-            seconds=round(clock.seconds, 3),
+            epochs=clock.epochs,
+            seconds=clock.seconds,
             progress=round(clock.progress, 6),
+            dials=self.dials.read_all(clock),
         )
-        self._respond(readings)
+        self.watch.hear(readings)
 
-    def _respond(self, news: Readings | Evaluation) -> None:
-        """News become findings, and findings actions, as far as the policy lets them; the first process decides."""
-        decisions: list[Decision] = []
-        if self.world.is_first:
-            findings = self.diagnoser.hear(news)
-            for finding in findings:
-                told = dataclasses.asdict(finding)
-                self.journal.write("finding", told.pop("step"), **told)
-            decisions = self.policy.decide(findings, self.clock, self.dials)
-        for decision in self.world.broadcast_object(decisions):
-            self.obey([decision.action], decision.by, apply=decision.apply)
+    def shown_clock(self) -> Clock:
+        """The clock as the journal shows it: decisions rest on nothing that cannot be read there."""
+        return dataclasses.replace(self.clock, epochs=round(self.clock.epochs, 6), seconds=round(self.clock.seconds, 3))
 
-    def _state(self) -> dict[str, Any]:
+    def state(self, *, good: bool = True) -> dict[str, Any]:
+        """Besides weights and optimiser, all that the next step depends on; `good` with the state to go back to."""
         saved = {
             technique.name(): state.state_dict()
             for technique, state in self.active
@@ -351,10 +358,11 @@ class Engine:
             "best": dataclasses.asdict(self.best) if self.best else None,
             "techniques": saved,
             "probes": self.probes.state_dict(),
-            "policy": self.policy.state_dict(),
+            "watch": self.watch.state_dict(good=good),
         }
 
-    def _load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Takes in what `state` gave."""
         self.clock = self.clock.load(state["clock"])
         self.dials.load_state_dict(state["dials"])
         self.position = Position.load(state["position"])
@@ -364,10 +372,13 @@ class Engine:
         self.evaluation = Evaluation(**state["evaluation"]) if state["evaluation"] else None
         self.best = Evaluation(**state["best"]) if state["best"] else None
         self.probes.load_state_dict(state["probes"])
-        self.policy.load_state_dict(state["policy"])
+        self.watch.load_state_dict(state["watch"])
+        self._load_techniques(state["techniques"])
+
+    def _load_techniques(self, saved: Mapping[str, Any]) -> None:
         for technique, memory in self.active:
-            if memory is not None and technique.name() in state["techniques"]:
-                memory.load_state_dict(state["techniques"][technique.name()])
+            if memory is not None and technique.name() in saved:
+                memory.load_state_dict(saved[technique.name()])
 
     def _note(self, text: str) -> None:
         self.journal.write("note", self.clock.step, text=text)

@@ -24,21 +24,21 @@ def train(engine: Engine, interrupts: Interrupts) -> Ending:
         RunError: the loss is not finite and nobody mended it, the disk is full, memory ran out, and the like.
     """
     origin = time.monotonic() - engine.clock.seconds
+    engine.watch.good.begin(engine)
     while not engine.clock.done and engine.stop is None:
         if engine.world.any_across(interrupts.reason is not None):
             return _interrupted(engine, interrupts)
         started = time.monotonic()
         ctx, before = engine.context(), engine.clock
         for technique, state in engine.active:
-            engine.obey(technique.before_step(ctx, state), technique.name())
+            engine.watch.obey(technique.before_step(ctx, state), technique.name())
         if engine.stop is not None:
             break
         batch, position, data_wait_seconds = engine.draw()
         engine.probes.before_step(engine.clock)
         result = engine.stepper.step(batch, ctx)
         engine.advance(result, position, seconds=time.monotonic() - origin)
-        for technique, state in engine.active:
-            technique.after_step(engine.context(result), state)
+        engine.follow(result)
         engine.read(before, result, step_seconds=time.monotonic() - started, data_wait_seconds=data_wait_seconds)
         best = engine.plan.evaluate_every.due(before, engine.clock) and engine.evaluate()
         if best or engine.plan.checkpoint_every.due(before, engine.clock):

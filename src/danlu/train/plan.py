@@ -24,7 +24,10 @@ Precision = Literal["fp32", "bf16", "fp16"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One run. `model` is fresh and on the CPU; `make_optimizer` is called on it after surgery and sharding."""
+    """One run. `model` is on the CPU; `make_optimizer` is called on it after surgery and sharding.
+
+    `pretrained` says that its weights are worth something already.
+    """
 
     name: str
     seed: int
@@ -49,3 +52,4 @@ class Plan:
     gemm_rate: float
     micro_batch: int | None = None
     samples: bool = True
+    pretrained: bool = False

@@ -21,6 +21,7 @@ from danlu.dist.wrap import gradient_scale, synchronised, unwrap
 from danlu.models.forward import Forward
 from danlu.tasks.base import Task
 from danlu.train.contrast import Gathered, Pull, Taker, pulls
+from danlu.train.guard import StepGuard, only_if
 from danlu.train.microbatch import is_out_of_memory
 from danlu.train.plan import Precision
 
@@ -83,10 +84,12 @@ class StepResult:
     """What one step did, as device tensors: mean loss terms over the global targets, gradient norm.
 
     `row_losses()` gathers the losses of all processes' rows, once; they are known where somebody needs them.
+    `taken` is a boolean: whether the gradient was used; None when nobody watches over it.
     """
 
     terms: Mapping[str, Tensor]
     grad_norm: Tensor
+    taken: Tensor | None = None
     num_examples: int
     num_tokens: int
     num_targets: int
@@ -116,6 +119,8 @@ class Stepper:
         self.module, self.optimizer, self.active = module, optimizer, active
         self.world, self.precision, self.seed = world, precision, seed
         self.micro_cost = 1
+        self.guard: StepGuard | None = None
+        self.skip_next = False
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
 
@@ -135,16 +140,30 @@ class Stepper:
         for technique, state in self.active:
             technique.on_grads(self.parameters, ctx, state)
         self._turn(ctx)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        taken = self._update(ctx.clock.step + 1, terms, norm())
         return StepResult(
             terms=terms,
             grad_norm=norm(),
+            taken=taken,
             num_examples=examples,
             num_tokens=tokens,
             num_targets=targets,
             row_losses=functools.cache(lambda: self._row_losses(batch, rows_B)),
         )
+
+    def _update(self, step: int, terms: Mapping[str, Tensor], norm: Tensor) -> Tensor | None:
+        """The optimiser's step, unless the gradient is not to be used; returns whether it was."""
+        taken = None if self.guard is None else self.guard.judge(step, terms["loss"], norm)
+        if self.skip_next:
+            taken, self.skip_next = torch.zeros((), dtype=torch.bool, device=self.world.device), False
+        if taken is None or self.world.device.type == "cpu":
+            if taken is None or bool(taken):
+                self.scaler.step(self.optimizer)
+        else:
+            with only_if(taken, self.optimizer, fused=not self.scaler.is_enabled()):
+                self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return taken
 
     @torch.no_grad()
     def losses(self, ctx: StepContext, batch: Batch, call: Call | None = None) -> Tensor:

@@ -1,5 +1,6 @@
 """Diagnosis: a pure function from a run's history to findings. History: what a run has read of itself so far."""
 
+import bisect
 import itertools
 import math
 import statistics
@@ -50,6 +51,12 @@ class History:
 
     def add_evaluation(self, evaluation: Evaluation) -> None:
         self.evaluations.append(evaluation)
+
+    def forget_after(self, step: int) -> None:
+        """Drops the readings after a step to which the run has gone back; evaluations stay."""
+        for name, steps in self._steps.items():
+            kept = bisect.bisect_right(steps, step)
+            del steps[kept:], self._values[name][kept:]
 
     @property
     def names(self) -> list[str]:

@@ -40,7 +40,7 @@ class Ema(Technique):
     def after_step(self, ctx: StepContext, state: TechniqueState | None) -> None:
         assert isinstance(state, AverageState)
         state.num_updates += 1
-        pull(state, ctx.model, 1.0 - self.decay_at(state.num_updates))
+        pull(state, ctx.model, 1.0 - self.decay_at(state.num_updates), ctx.taken)
 
     def decay_at(self, num_updates: int) -> float:
         """dₙ, n counted from 1."""

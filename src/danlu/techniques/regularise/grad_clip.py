@@ -35,6 +35,8 @@ class GradClip(Technique):
         return (constant("grad_clip", self.norm),)
 
     def on_grads(self, parameters: Sequence[nn.Parameter], ctx: StepContext, state: TechniqueState | None) -> None:
+        if ctx.dial("grad_clip") == float("inf"):
+            return
         grads = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
         factor = (ctx.dial("grad_clip") / (ctx.grad_norm() + 1e-6)).clamp(max=1.0)
         torch._foreach_mul_(grads, factor)

@@ -40,7 +40,7 @@ class Swa(Technique):
         assert isinstance(state, AverageState)
         if ctx.clock.progress < self.start_at or ctx.clock.step % self.every_steps:
             return
-        pull(state, ctx.model, 1.0 / (state.num_updates + 1))
+        pull(state, ctx.model, 1.0 / (state.num_updates + 1), ctx.taken)
         state.num_updates += 1
 
     @contextlib.contextmanager

@@ -1,0 +1,45 @@
+"""Goes back to the last good state with a lower learning rate."""
+
+import math
+from typing import ClassVar
+
+from pydantic import Field
+
+from danlu.control.base import Controller, Situation
+from danlu.core.action import Action, Expectation, Rollback, SetDial
+
+
+class RewindAndHalve(Controller):
+    """Answers a run that diverges, oscillates, overflows or moves too fast: back to the last good state, lower rate.
+
+    The first time the rate is halved, then divided by 4, then by 8, ...: a rate that is a hundred times too high is
+    found in four tries. A loss that is no number right after it went back has another cause, and is left to others.
+    Expected: the loss no higher than it was.
+    """
+
+    answers: ClassVar[tuple[str, ...]] = ("divergence", "rate_too_high", "oscillation", "nan_loss")
+    order: ClassVar[int] = 20
+    urgent: ClassVar[bool] = True
+
+    max_actions: int = Field(default=5, ge=1)
+    """how often it may act in one run"""
+    cooldown_steps: int = 15
+    """steps that must lie between two times"""
+
+    def decide(self, now: Situation) -> list[Action]:
+        finding = now.findings[0]
+        if "learning_rate" not in now.dials:
+            return []
+        times = len(now.acted)
+        factor = now.factor("learning_rate") * 0.5 ** (times + 1)
+        because = f"{finding.name.replace('_', ' ')}: the learning rate is most likely too high"
+        expects = Expectation(reading="loss", by=_by(finding.evidence.get("loss")), after=now.steps(0.05, least=20))
+        return [
+            Rollback(because=because, to="best"),
+            SetDial(because=because, dial="learning_rate", kind="scale", number=factor, expects=expects),
+        ]
+
+
+def _by(loss: float | None) -> float:
+    """After a loss that was no number, any number is better."""
+    return -0.1 if loss is None or math.isfinite(loss) else -math.inf
