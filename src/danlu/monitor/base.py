@@ -180,8 +180,12 @@ class Probes:
         row_losses: Callable[[], RowLosses],
         micro_batch_tokens: int = 0,
         log: bool,
+        left_out: Container[int] = (),
     ) -> Readings | None:
-        """Reads the finished step (see `ProbeContext`); with `log` the numbers since the last time, else None."""
+        """Reads the finished step (see `ProbeContext`); with `log` the numbers since the last time, else None.
+
+        What was read at the steps `left_out` does not count, where anything else was read.
+        """
         ctx = ProbeContext(
             clock=clock,
             facts=self.facts,
@@ -200,18 +204,17 @@ class Probes:
                 held = value.detach() if isinstance(value, Tensor) else float(value)
                 self._pending.setdefault(name, {}).setdefault(key, []).append((clock.step, held))
         self.close()
-        return self._flush(clock.step) if log else None
+        if not log:
+            return None
+        for kinds in self._pending.values():
+            for key, rows in kinds.items():
+                kinds[key] = [row for row in rows if row[0] not in left_out] or rows
+        return self._flush(clock.step)
 
     def close(self) -> None:
         """Takes off whatever is still hung on the model, after a step that failed too."""
         self._kept = {}
         self._around.close()
-
-    def forget(self, steps: Container[int]) -> None:
-        """Leaves out what was read at steps that did not count, where anything else was read."""
-        for kinds in self._pending.values():
-            for key, rows in kinds.items():
-                kinds[key] = [row for row in rows if row[0] not in steps] or rows
 
     def state_dict(self) -> dict[str, object]:
         """The numbers that no line of the journal holds yet."""

@@ -301,7 +301,7 @@ class Engine:
         self._tokens_done += result.num_tokens
         self._busy_seconds += step_seconds
         due = before.step == 0 or self.watch.stuck or self.plan.log_every.due(before, self.clock)
-        num_skipped = self.watch.forget_skipped() if due else 0
+        skipped = self.watch.skipped_since() if due else []
         readings = self.probes.after_step(
             self.clock,
             optimizer=self.optimizer,
@@ -314,14 +314,16 @@ class Engine:
             row_losses=result.row_losses,
             micro_batch_tokens=self.stepper.micro_cost,
             log=due,
+            left_out=() if not skipped or self.watch.hopeless() else frozenset(skipped),
         )
         if readings is None:
             return
-        if num_skipped:
-            readings = Readings(step=readings.step, values={**readings.values, "skipped_steps": float(num_skipped)})
+        if skipped:
+            values = {**readings.values, "skipped_steps": float(len(skipped))}
+            readings = dataclasses.replace(readings, values=values)
         own = {name: value for technique, state in self.active for name, value in technique.readings(state).items()}
         readings = dataclasses.replace(readings, values={**readings.values, **own})
-        clock = self.shown_clock()
+        readings, clock = self.watch.with_traced(readings), self.shown_clock()
         self.journal.write(
             "reading",
             clock.step,
@@ -333,6 +335,7 @@ class Engine:
             seconds=clock.seconds,
             progress=round(clock.progress, 6),
             dials=self.dials.read_all(clock),
+            **({"noted": readings.examples} if readings.examples else {}),
         )
         self.watch.hear(readings)
 

@@ -72,11 +72,12 @@ class StepGuard:
 def only_if(take: Tensor, optimizer: Optimizer, *, fused: bool = True) -> Iterator[None]:
     """The optimiser's step within it changes weights and state only where `take` is true, without waiting for it.
 
-    Fused optimisers know how to leave a step out (`fused` False: somebody else, a GradScaler, tells them so already);
-    for the others the old values are kept aside (one copy of weights and state) and chosen afterwards. Counters that
-    an optimiser keeps in Python go on. On a CPU, where there is nothing to wait for, callers ask `take` themselves.
+    Fused Adam knows how to leave a step out (`fused` False: a GradScaler tells it so already). Fused SGD does too, but
+    begins with a momentum that was never set (torch 2.13), so it is treated as all others: the old values are kept
+    aside (one copy of weights and state) and chosen afterwards. Counters that an optimiser keeps in Python go on. On a
+    CPU, where there is nothing to wait for, callers ask `take` themselves.
     """
-    if fused and getattr(optimizer, "_step_supports_amp_scaling", False):
+    if fused and isinstance(optimizer, torch.optim.Adam) and getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.grad_scale, optimizer.found_inf = None, (~take).float()  # type: ignore[attr-defined]
         try:
             yield

@@ -29,11 +29,11 @@ def train(engine: Engine, interrupts: Interrupts) -> Ending:
         if engine.world.any_across(interrupts.reason is not None):
             return _interrupted(engine, interrupts)
         started = time.monotonic()
-        ctx, before = engine.context(), engine.clock
         for technique, state in engine.active:
-            engine.watch.obey(technique.before_step(ctx, state), technique.name())
+            engine.watch.obey(technique.before_step(engine.context(), state), technique.name())
         if engine.stop is not None:
             break
+        ctx, before = engine.context(), engine.clock
         batch, position, data_wait_seconds = engine.draw()
         engine.probes.before_step(engine.clock)
         result = engine.stepper.step(batch, ctx)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, cast
 
@@ -26,6 +27,8 @@ from danlu.train.microbatch import is_out_of_memory
 from danlu.train.plan import Precision
 
 Active = Sequence[tuple[Technique, TechniqueState | None]]
+Trace = Callable[[Batch, Callable[[], Tensor]], None]
+"""Is given a batch whose step was not finite, and the means to compute it again"""
 
 
 class Losses(NamedTuple):
@@ -121,6 +124,8 @@ class Stepper:
         self.micro_cost = 1
         self.guard: StepGuard | None = None
         self.skip_next = False
+        self.trace: Trace | None = None
+        self._changed = any("on_grads" in item.slots() and not _is_off(item) for item, _ in active)
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
 
@@ -141,6 +146,8 @@ class Stepper:
             technique.on_grads(self.parameters, ctx, state)
         self._turn(ctx)
         taken = self._update(ctx.clock.step + 1, terms, norm())
+        if self.trace is not None and not math.isfinite(float(terms["loss"] + norm())):
+            self.trace(batch, functools.partial(self._again, batch, ctx))
         return StepResult(
             terms=terms,
             grad_norm=norm(),
@@ -151,9 +158,18 @@ class Stepper:
             row_losses=functools.cache(lambda: self._row_losses(batch, rows_B)),
         )
 
+    def _again(self, batch: Batch, ctx: StepContext) -> Tensor:
+        """The loss and the gradients of a step once more, as they came before techniques changed them."""
+        self.optimizer.zero_grad()
+        return self._accumulate(batch, ctx)[0]["loss"]
+
     def _update(self, step: int, terms: Mapping[str, Tensor], norm: Tensor) -> Tensor | None:
         """The optimiser's step, unless the gradient is not to be used; returns whether it was."""
-        taken = None if self.guard is None else self.guard.judge(step, terms["loss"], norm)
+        taken = None
+        if self.guard is not None:
+            # what techniques made of the gradient counts too, where it is no number
+            norm = norm + 0 * self._grad_norm() if self._changed else norm
+            taken = self.guard.judge(step, terms["loss"], norm)
         if self.skip_next:
             taken, self.skip_next = torch.zeros((), dtype=torch.bool, device=self.world.device), False
         if taken is None or self.world.device.type == "cpu":
@@ -282,6 +298,10 @@ class _LossTaker:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         self.losses.append(self.task.losses(outputs, batch))
+
+
+def _is_off(technique: Technique) -> bool:
+    return bool(technique.off) and technique == type(technique)(**technique.off)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

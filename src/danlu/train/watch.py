@@ -4,7 +4,7 @@ import collections
 import dataclasses
 import itertools
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -12,8 +12,10 @@ from torch import Tensor
 from danlu.control.controllers.skip_step import SkipSteps
 from danlu.control.policy import Decision, Policy, Verdict
 from danlu.core.action import Action, Branch, Rollback, SkipStep, action_record
+from danlu.core.batch import Batch
 from danlu.core.finding import Evaluation, Readings
 from danlu.monitor.diagnose import Diagnoser
+from danlu.monitor.not_finite import as_readings, first_not_finite
 from danlu.train.acts import RefusedError, apply
 from danlu.train.good import Good
 from danlu.train.guard import StepGuard
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 _MOST_DRAWN = 1000
 """steps whose examples are remembered, to be named when one of them is skipped"""
+
+
+_MOST_TRACES = 3
+"""steps that are run again in one run, to see what was not finite first"""
 
 
 class Watch:
@@ -36,6 +42,10 @@ class Watch:
         self.guard = self._make_guard()
         self.skipped: list[int] = []
         self.drawn: collections.deque[tuple[int, Tensor]] = collections.deque(maxlen=_MOST_DRAWN)
+        self._traced: tuple[dict[str, float], dict[str, tuple[int, ...]]] = ({}, {})
+        self._traces_left = _MOST_TRACES
+        if self.guard is not None and engine.world.device.type == "cpu":
+            engine.stepper.trace = self.trace
 
     def _make_guard(self) -> StepGuard | None:
         """Watches over single steps, and skips some under `auto`."""
@@ -68,6 +78,28 @@ class Watch:
                 self.obey([item.action], item.by, wanted=item.apply, reverts=item.reverts)
         if isinstance(news, Readings) and engine.plan.control == "auto" and not said:
             self.good.hear(engine, news.values.get("loss", math.nan))
+
+    def trace(self, batch: Batch, again: Callable[[], Tensor]) -> None:
+        """Runs a step that was not finite once more, to name the module; the next reading tells it.
+
+        On a CPU every such step is known at once; elsewhere the next one is traced after a reading has shown the first.
+        """
+        world, step = self.engine.world, self.engine.clock.step + 1
+        trouble = next((t for t in world.gather_objects(first_not_finite(self.engine.model, again)) if t), None)
+        ids = self.ids_of([step]).get(step, [])
+        found = as_readings(step, trouble, ids)
+        self._traced = ({**self._traced[0], **found.values}, {**self._traced[1], **found.examples})
+        self._traces_left -= 1
+        if self._traces_left == 0:
+            self.engine.stepper.trace = None
+
+    def with_traced(self, readings: Readings) -> Readings:
+        """A reading, and what was traced since the last one."""
+        values, examples = self._traced
+        self._traced = ({}, {})
+        return dataclasses.replace(
+            readings, values={**values, **readings.values}, examples={**examples, **readings.examples}
+        )
 
     def obey(self, actions: Sequence[Action], who: str, *, wanted: bool = True, reverts: int | None = None) -> None:
         """Journals actions and, unless they are mere suggestions, applies them at this step boundary."""
@@ -106,17 +138,21 @@ class Watch:
             self.engine.journal.write(
                 "action", step, action=action, by="skip_step", applied=self.guard.apply, example_ids=ids
             )
+        if steps and self._traces_left:
+            self.engine.stepper.trace = self.trace
         if self.guard.apply:
             self.skipped += steps
         return bool(self.skipped) and self.skipped[-1] == self.engine.clock.step
 
-    def forget_skipped(self) -> int:
-        """Takes what skipped steps showed out of the coming reading, unless nothing else is to be seen any more."""
+    def skipped_since(self) -> list[int]:
+        """The steps skipped since the last reading."""
         self.settle_skips()
         steps, self.skipped = self.skipped, []
-        if self.guard is not None and float(self.guard.in_row) < self.guard.rules.most_in_row:
-            self.engine.probes.forget(frozenset(steps))
-        return len(steps)
+        return steps
+
+    def hopeless(self) -> bool:
+        """Whether the newest steps were all skipped: then what they showed is to be seen."""
+        return self.guard is not None and float(self.guard.in_row) >= self.guard.rules.most_in_row
 
     def ids_of(self, steps: Container[int]) -> dict[int, list[int]]:
         """The examples that were drawn at these steps, over all processes, as far as they are remembered."""
@@ -132,12 +168,19 @@ class Watch:
             "policy": self.policy.state_dict(),
             "guard": self.guard.state_dict() if self.guard is not None else None,
             "skipped": list(self.skipped),
+            "traced": {"values": self._traced[0], "examples": self._traced[1]},
+            "traces_left": self._traces_left,
             **({"good": self.good.state_dict()} if good else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.policy.load_state_dict(state["policy"])
         self.skipped = [int(step) for step in state["skipped"]]
+        traced = state["traced"]
+        self._traced = (dict(traced["values"]), {name: tuple(ids) for name, ids in traced["examples"].items()})
+        self._traces_left = int(state["traces_left"])
+        if not self._traces_left:
+            self.engine.stepper.trace = None
         if self.guard is not None and state["guard"] is not None:
             self.guard.load_state_dict(state["guard"])
         if "good" in state:

@@ -8,9 +8,9 @@ from danlu.core.action import Action, Expectation, SetDial
 
 
 class Clip(Controller):
-    """Answers `exploding_gradients`: clips the gradient to the median of the norms of late, or halves a clip that is on.
+    """Answers `exploding_gradients`: clips to the median of the norms of late, or halves a clip.
 
-    Expected: the loss falls further.
+    Expected: the loss is no higher.
     """
 
     answers: ClassVar[tuple[str, ...]] = ("exploding_gradients",)

@@ -149,7 +149,7 @@ def told(record: Record) -> Readings | Evaluation:
     """What a journal's `reading` or `evaluation` says."""
     step = int(number(record["step"]))
     if record["kind"] == "reading":
-        return Readings(step=step, values=_numbers(record["values"]), examples=_ids(record.get("examples")))
+        return Readings(step=step, values=_numbers(record["values"]), examples=_ids(record.get("noted")))
     better: Literal["higher", "lower"] = "higher" if record["better"] == "higher" else "lower"
     return Evaluation(step=step, metrics=_numbers(record["metrics"]), judged=str(record["judged"]), better=better)
 
