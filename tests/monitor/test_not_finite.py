@@ -73,7 +73,7 @@ def test_the_journal_keeps_the_layer_and_the_examples(bad):
     trouble = first_not_finite(model, lambda: model(torch.randn(4, 6)).sum())
     readings = as_readings(7, trouble, [3, 9])
     history = History.of(
-        [{"kind": "reading", "step": 7, "values": dict(readings.values), "examples": {"not_finite": [3, 9]}}]
+        [{"kind": "reading", "step": 7, "values": dict(readings.values), "noted": {"not_finite": [3, 9]}}]
     )
     assert history.names == (["not_finite/input/1.down"] if bad else [])
     assert history.examples == readings.examples == {"not_finite": (3, 9)}

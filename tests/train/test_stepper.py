@@ -111,7 +111,7 @@ class Watching(Technique):
 def test_the_losses_of_rows_are_told_without_changing_the_step(tmp_path: Path) -> None:
     engine = make_engine(tmp_path / "watched", [Watching()], micro_rows=3, steps=3)
     finish(engine)
-    ((_, state),) = engine.active
+    state = next(state for technique, state in engine.active if isinstance(technique, Watching))
     assert [len(found) for found in state.after] == [4, 4, 4]
     for before, after in zip(state.before, state.after, strict=True):
         assert after == pytest.approx(before, rel=1e-4)

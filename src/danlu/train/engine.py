@@ -19,7 +19,7 @@ from danlu.core.batch import Batch
 from danlu.core.clock import Clock
 from danlu.core.dials import Dial, Dials, constant
 from danlu.core.errors import RequestError, RunError
-from danlu.core.finding import Evaluation, Readings
+from danlu.core.finding import Evaluation
 from danlu.core.journal import number, read_journal, standing
 from danlu.core.technique import Setting, StepContext, in_order
 from danlu.data.examples import column_of
@@ -161,9 +161,7 @@ class Engine:
 
     def draw(self) -> tuple[Batch, Position, float]:
         """This process's rows of the next batch, where the data stands after it, and the seconds waited for it."""
-        batch, position, seconds = self.loader.draw(
-            self.position, self.batch_size(), self.quarantined, self._wanted()
-        )
+        batch, position, seconds = self.loader.draw(self.position, self.batch_size(), self.quarantined, self._wanted())
         self.watch.drawn.append((self.clock.step + 1, batch.example_ids_B[: batch.num_examples]))
         return batch, position, seconds
 
