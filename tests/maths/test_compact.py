@@ -34,6 +34,18 @@ def test_each_entry_gets_the_nearest_code(signed: bool) -> None:
     torch.testing.assert_close(found, nearest, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("signed", [True, False])
+def test_the_table_finds_what_a_search_does(signed: bool) -> None:
+    values = dynamic_map(signed)
+    middles = (values[:-1] + values[1:]) / 2
+    near = torch.cat([middles, middles.nextafter(torch.tensor(2.0)), middles.nextafter(torch.tensor(-2.0)), values])
+    x = torch.cat([near, torch.linspace(-1.0 if signed else 0.0, 1.0, 100_000), torch.ones(300)])
+    x = x[: len(x) // BLOCK * BLOCK].view(-1, BLOCK)
+    x[:, 0] = 1.0  # the largest of each block
+    expected = torch.bucketize(x, middles).clamp(min=0 if signed else 1)
+    assert torch.equal(to_codes(x, signed=signed)[0].long(), expected)
+
+
 def test_a_second_moment_is_never_rounded_to_zero() -> None:
     x = torch.tensor([1.0, 1e-12, 0.0])
     assert (from_codes(*to_codes(x, signed=False), x.shape, signed=False) > 0).all()

@@ -27,6 +27,21 @@ def dynamic_map(signed: bool) -> Tensor:
     return torch.cat([*rest, values, torch.tensor([0.0, 1.0])]).sort().values.float()
 
 
+@functools.cache
+def _tables(signed: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """What codes stand for, the middles between them, and for each upper half of an fp32 how many middles lie below.
+
+    Numbers that share their upper 16 bits lie closer together than two middles do, so a table and one comparison find
+    a code, nine times as fast as a search.
+    """
+    values_Q = dynamic_map(signed)
+    middles_Q = torch.cat([(values_Q[:-1] + values_Q[1:]) / 2, torch.tensor([torch.inf])])
+    halves_H = torch.arange(1 << 16, dtype=torch.int32)
+    least_H = (halves_H << 16) | torch.where(halves_H < 1 << 15, 0, 0xFFFF).int()  # the least number of each half
+    below_H = torch.bucketize(least_H.view(torch.float32), middles_Q[:-1], out_int32=True)
+    return values_Q.to(device), middles_Q.to(device), below_H.to(device)
+
+
 def to_codes(x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     """x of any shape → (codes, largest): (M, 256) uint8 and (M,) fp32, the last block filled up with zeros.
 
@@ -37,17 +52,19 @@ def to_codes(x: Tensor, *, signed: bool) -> tuple[Tensor, Tensor]:
     """
     blocks_MB = functional.pad(x.flatten().float(), (0, -x.numel() % BLOCK)).view(-1, BLOCK)
     largest_M = blocks_MB.abs().amax(1)
-    values_Q = dynamic_map(signed).to(x.device)
-    middles_Q = (values_Q[:-1] + values_Q[1:]) / 2
-    scaled_MB = blocks_MB / largest_M.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-    codes_MB = torch.bucketize(scaled_MB, middles_Q, out_int32=True)
-    return (codes_MB if signed else codes_MB.clamp_(min=1)).to(torch.uint8), largest_M
+    scaled_N = (blocks_MB / largest_M.clamp(min=torch.finfo(torch.float32).tiny)[:, None]).flatten()
+    _, middles_Q, below_H = _tables(signed, x.device)
+    below_N = below_H.index_select(0, (scaled_N.view(torch.int32) >> 16) & 0xFFFF)
+    codes_N = below_N + (scaled_N > middles_Q.index_select(0, below_N))
+    codes_N = codes_N if signed else codes_N.clamp_(min=1)
+    return codes_N.to(torch.uint8).view(-1, BLOCK), largest_M
 
 
 def from_codes(codes_MB: Tensor, largest_M: Tensor, shape: torch.Size, *, signed: bool) -> Tensor:
     """What `to_codes` was given, to within its rounding, in fp32."""
-    values_Q = dynamic_map(signed).to(codes_MB.device)
-    return (values_Q[codes_MB.int()] * largest_M[:, None]).flatten()[: shape.numel()].view(shape)
+    values_Q, _, _ = _tables(signed, codes_MB.device)
+    blocks_MB = values_Q.index_select(0, codes_MB.flatten().int()).view(codes_MB.shape) * largest_M[:, None]
+    return blocks_MB.flatten()[: shape.numel()].view(shape)
 
 
 def to_bf16_by_chance(x: Tensor, generator: torch.Generator) -> Tensor:
