@@ -57,6 +57,13 @@ def test_every_section(recipe: Recipe, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_rate_to_be_found_is_told_as_a_share(recipe: Recipe) -> None:
+    optimizer = recipe.train.optimizer.model_copy(update={"lr": "find"})
+    told = explain(recipe.model_copy(update={"train": recipe.train.model_copy(update={"optimizer": optimizer})}))
+    rate = lines(told, "dials")["learning_rate (× the one found)"]
+    assert [float(word) for word in rate.split()[:3]] == pytest.approx([0.1, 0.6, 0.833], rel=0.02)
+
+
 def test_the_model_is_counted_without_being_made(recipe: Recipe) -> None:
     # embedding and head 500·32 each; a layer: q, k, v, o 32·32 each, gate, up, down 32·M each, two norms; one norm
     told = lines(explain(recipe), "model")
