@@ -13,9 +13,9 @@ import torch
 import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
-from danlu.core.errors import RunError
+from danlu.core.errors import RequestError, RunError
 from danlu.models import families
 from danlu.models.build import auto_class_of
 from danlu.models.names import plain_name
@@ -80,6 +80,21 @@ class Trained(NamedTuple):
     notes: Mapping[str, Any] | None
 
 
+def model_place(model: str | Path) -> str | Path:
+    """Where a model lies: the `model` folder of a run's folder; of anything else, itself.
+
+    Raises:
+        RequestError: the run has written no model yet.
+    """
+    path = Path(model).expanduser()
+    if not (path / "journal.jsonl").is_file():
+        return model
+    if not (path / "model").is_dir():
+        mend = "Let it finish, or go on with it: --resume"
+        raise RequestError("this run has written no model yet", where=str(model), mend=mend)
+    return path / "model"
+
+
 def load_trained(folder: str | Path, *, auto_class: str | None = None, dtype: torch.dtype | None = None) -> Trained:
     """Reads a trained model: a folder (an adapter's too), a .gguf file or a hub name.
 
@@ -98,6 +113,19 @@ def load_trained(folder: str | Path, *, auto_class: str | None = None, dtype: to
     return Trained(model=model.eval(), tools=tools, notes=notes)
 
 
+def config_of(folder: str | Path) -> PreTrainedConfig:
+    """The configuration of what `load_trained` reads, without the weights.
+
+    Raises:
+        RequestError: there is no such model.
+    """
+    origin = find_origin(str(folder), where=str(folder))
+    with kind_errors(origin, where=str(folder)):
+        origin = _base_of(origin) if origin.adapter else origin
+        config: PreTrainedConfig = transformers.AutoConfig.from_pretrained(origin.name, **origin.options())
+        return config
+
+
 def _load(
     origin: Origin, auto_class: str | None, dtype: torch.dtype | None, keys: Mapping[str, object] | None = None
 ) -> PreTrainedModel:
@@ -108,14 +136,25 @@ def _load(
 
 
 def _load_adapter(origin: Origin, auto_class: str | None, dtype: torch.dtype | None) -> PreTrainedModel:
-    said = json.loads((Path(origin.name) / "adapter_config.json").read_text(encoding="utf-8"))
-    base = find_origin(str(said.get("base_model_name_or_path")), where=f"{origin.name}/adapter_config.json")
-    model = _load(base, auto_class or _AUTO_CLASSES.get(said.get("task_type")), dtype, _task_keys(origin))
+    said = _adapter_config(origin)
+    model = _load(
+        _base_of(origin), auto_class or _AUTO_CLASSES.get(str(said.get("task_type"))), dtype, _task_keys(origin)
+    )
     from peft import PeftModel
 
     adapted: Any = PeftModel.from_pretrained(model, origin.name)
     merged: PreTrainedModel = adapted.merge_and_unload()
     return merged
+
+
+def _adapter_config(origin: Origin) -> dict[str, Any]:
+    said: dict[str, Any] = json.loads((Path(origin.name) / "adapter_config.json").read_text(encoding="utf-8"))
+    return said
+
+
+def _base_of(origin: Origin) -> Origin:
+    name = str(_adapter_config(origin).get("base_model_name_or_path"))
+    return find_origin(name, where=f"{origin.name}/adapter_config.json")
 
 
 def _task_keys(origin: Origin) -> dict[str, object]:

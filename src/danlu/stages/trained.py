@@ -12,7 +12,7 @@ from danlu.core.config import read_options
 from danlu.core.errors import RequestError
 from danlu.data.config import DataConfig
 from danlu.models.hardware import pick_device
-from danlu.models.save import load_trained
+from danlu.models.save import load_trained, model_place
 from danlu.models.writing import context_of
 from danlu.tasks.base import Task
 
@@ -52,12 +52,7 @@ def open_model(model: str | Path, *, task: str | None = None, options: Mapping[s
     Raises:
         RequestError: there is no model, or no tokenizer or processor with it, or no such task or option.
     """
-    path = Path(model).expanduser()
-    place = path / "model" if (path / "journal.jsonl").is_file() else model
-    if place != model and not (path / "model").is_dir():
-        raise RequestError(
-            "this run has written no model yet", where=str(model), mend="Let it finish, or go on with it: --resume"
-        )
+    place = model_place(model)
     trained = load_trained(place, auto_class=None if task is None else _task_class(task).auto_class)
     notes = trained.notes or {}
     learnt = dict(notes.get("task") or {"kind": "text-generation"})
