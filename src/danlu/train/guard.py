@@ -91,8 +91,9 @@ def only_if(take: Tensor, optimizer: Optimizer, *, fused: bool = True) -> Iterat
         for weight, before, state in old:
             weight.copy_(torch.where(take, weight, before))
             for name, tensor in optimizer.state.get(weight, {}).items():
-                if isinstance(tensor, Tensor):
-                    tensor.copy_(torch.where(take, tensor, state.get(name, torch.zeros_like(tensor))))
+                if isinstance(tensor, Tensor):  # a counter, or an offloaded state, lies on the CPU
+                    was = state.get(name, torch.zeros_like(tensor))
+                    tensor.copy_(torch.where(take.to(tensor.device), tensor, was))
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
