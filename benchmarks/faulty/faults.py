@@ -61,7 +61,7 @@ class Fault:
         return self.oracle or self.score != "own" or self.base is not _nothing
 
 
-HIGH = ("learning_rate_too_high", "divergence")
+HIGH = ("rate_too_high", "divergence")
 SHAKEN = (
     "loss_spike",
     "oscillation",
@@ -79,7 +79,7 @@ _TABLE = (
     Fault(row=1, name="lr_x100", tasks=ALL, names=HIGH, signs=SHAKEN, rescue=0.9, recipe=put.rate(100)),
     Fault(
         **{"row": 2, "name": "lr_div100", "tasks": ALL, "rescue": 0.8, "recipe": put.rate(0.01)},
-        names=("learning_rate_too_low",),
+        names=("rate_too_low",),
         signs=STILL,
     ),
     Fault(
@@ -126,7 +126,7 @@ _TABLE = (
         data=put.rare_classes,
     ),
     Fault(
-        **{"row": 10, "name": "small_data", "tasks": ("circles", *DEEP), "rescue": 0.8, "score": "loss"},
+        **{"row": 10, "name": "small_data", "tasks": ("circles", "digits", "encoder"), "rescue": 0.8, "score": "loss"},
         names=FIT,
         base=put.judged_by_loss,
         shared=put.twentieth,

@@ -102,8 +102,7 @@ def deep_post_norm(tree: Tree, task: str) -> None:
     """A post-norm Transformer (Xiong et al. 2020) at a rate that it learns well at when warmed up."""
     design = tree["model"]["design"]
     if task == "gpt":
-        design |= {"family": "openai-gpt"}
-        design.pop("mlp")
+        design |= {"family": "opt", "options": {"do_layer_norm_before": False, "word_embed_proj_dim": design["width"]}}
     design["layers"] = 6
     tree["train"]["schedule"]["warmup"] = "25%"
 
@@ -240,10 +239,9 @@ def middle(model: nn.Module, damage: Damage) -> nn.Module:
 
 
 def dead(model: nn.Module, damage: Damage) -> None:
-    """The widest linear map with a bias in the middle block, which an activation follows."""
-    block = middle(model, damage)
-    linears = [module for module in block.modules() if isinstance(module, nn.Linear) and module.bias is not None]
-    nn.init.constant_(max(linears, key=lambda linear: linear.out_features).bias, -10.0)
+    """The map with the longest bias in the middle block, which an activation follows."""
+    biases = [weight for name, weight in middle(model, damage).named_parameters() if name.endswith("bias")]
+    nn.init.constant_(max(biases, key=len), -10.0)
 
 
 @torch.no_grad()

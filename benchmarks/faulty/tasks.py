@@ -100,13 +100,13 @@ def _digits() -> Benched:
 
 
 def _encoder() -> Benched:
-    design = {"family": "bert", "layers": 2, "width": 32, "heads": 2, "mlp": 64}
+    design = {"family": "bert", "layers": 2, "width": 32, "heads": 2, "mlp": 64, "options": {"initializer_range": 0.1}}
     data = {
         **{"train": str(CACHE / "snippets.jsonl"), "valid": "35%", "context": 40},
         "tokenizer": {"train": "bpe", "size": 600},
     }
     task = {"kind": "text-classification", "judge": "accuracy", "num_samples": 0}
-    optimizer = {"kind": "adamw", "lr": 2e-3}
+    optimizer = {"kind": "adamw", "lr": 5e-3}
     tree = _tree(task, data, design, steps=200, batch={"examples": 32}, optimizer=optimizer, micro_batch=256)
     return Benched(name="encoder", recipe=tree, metric="accuracy", classes=len(PACKAGES))
 
