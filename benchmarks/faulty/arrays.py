@@ -105,7 +105,7 @@ class Arrays(Task):
         )
 
     def loss(self, outputs: Outputs, batch: Batch, ctx: StepContext) -> Tensor:
-        return class_loss(outputs.logits, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
+        return class_loss(outputs, batch, label_smoothing=ctx.dial("label_smoothing", 0.0))
 
     def evaluator(self) -> Evaluator:
         return ClassEvaluator([str(number) for number in range(10)], {})

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from danlu.core.batch import IGNORED, Batch
 from danlu.data.rows import Example
-from danlu.data.sampler import BatchSize, Position
+from danlu.data.sampler import Position
 from danlu.tasks.base import Prepared
 from danlu.train.engine import Engine
 from danlu.train.evaluation import Measured
@@ -103,7 +103,7 @@ def deep_post_norm(tree: Tree, task: str) -> None:
     design = tree["model"]["design"]
     if task == "gpt":
         design |= {"family": "opt", "options": {"do_layer_norm_before": False, "word_embed_proj_dim": design["width"]}}
-    design["layers"] = 6
+    design["layers"] = 4
     tree["train"]["schedule"]["warmup"] = "25%"
 
 
@@ -327,8 +327,8 @@ def spoil_batches(engine: Engine, change: Callable[[Position, Batch], Batch]) ->
     """What the loader makes goes through `change`, which is told where in the data the batch lies."""
     make = engine.loader._make
 
-    def make_spoilt(position: Position, size: BatchSize, skip: frozenset[int]) -> tuple[Batch, Position]:
-        batch, after = make(position, size, skip)
+    def make_spoilt(position: Position, *how: Any) -> tuple[Batch, Position]:
+        batch, after = make(position, *how)
         return change(position, batch), after
 
     engine.loader._make = make_spoilt  # type: ignore[method-assign]

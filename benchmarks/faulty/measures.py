@@ -149,9 +149,9 @@ def named_ids(outcome: Outcome) -> set[int]:
     """Examples that a finding names or that were put in quarantine."""
     found: set[int] = set()
     for action in outcome.actions:
-        found.update(action["action"].get("example_ids") or ())
+        found.update(action["action"].get("example_ids") or action.get("example_ids") or ())
     for finding in outcome.findings:
-        found.update(finding.get("example_ids") or finding.get("examples") or ())
+        found.update(finding.get("example_ids") or ())
     return found
 
 

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from danlu.core.errors import DanluError
 from danlu.core.journal import Journal, read_journal
 from danlu.core.seeds import seed_of
 from danlu.data.examples import ExampleSet
@@ -153,14 +152,14 @@ def _train(job: Job, plan: Plan, test: ExampleSet, fault: Fault | None, damage: 
     if job.policy == "off":
         watch = Watch(engine, lambda: _score(job, engine, test))
     elif job.policy != "danlu":
-        engine.policy = rivals.POLICIES[job.policy](engine)
+        engine.watch.policy = rivals.POLICIES[job.policy](engine)
     started, cpu = time.monotonic(), time.process_time()
     status, reason = "failed", ""
     try:
         with np.errstate(all="ignore"):
             ending = run_loop(engine, Interrupts())
         status, reason = ending.status, ending.reason
-    except (DanluError, ArithmeticError, RuntimeError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - a run that breaks in whatever way is a failed run, told with its reason
         reason = f"{type(error).__name__}: {error}"
     seconds, cpu = time.monotonic() - started, time.process_time() - cpu
     if job.reference and FAULTS[job.fault].oracle:
