@@ -137,15 +137,15 @@ def _meta(source: Source, fingerprint: str, written: Sequence[Written]) -> Meta:
         raise TypeError("examples of one source must agree in fields, types and shapes")
     files: list[tuple[str, int]] = []
     for done in written:
-        first, *rest = done.files or (("", 0),)
-        files += [(first[0], first[1] - done.joined), *rest]
+        (name, count), *rest = done.files or (("", 0),)
+        files += [(name, count - done.joined), *rest]
     return Meta(
         fingerprint=fingerprint,
         num_examples=num_examples,
         fields=layouts,
         skipped=skipped,
         truncated=truncated,
-        files=tuple((name, count) for name, count in summed(files) if count),
+        files=tuple(entry for entry in summed(files) if entry[1]),
     )
 
 

@@ -24,8 +24,12 @@ def class_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0, 
     """Cross-entropy, mean binary cross-entropy over the classes, or squared error, summed over weighted rows."""
     logits_BC = outputs.logits.float()
     if "classes" in batch.labels:
-        classes_B, shape = cast(Tensor, batch.labels["classes"]), {"focal_gamma": focal_gamma}
-        losses_B, plain_B = cross_entropies(logits_BC, classes_B, label_smoothing=label_smoothing, **shape)
+        losses_B, plain_B = cross_entropies(
+            logits_BC,
+            cast(Tensor, batch.labels["classes"]),
+            label_smoothing=label_smoothing,
+            focal_gamma=focal_gamma,
+        )
     elif "marks" in batch.labels:
         marks_BC, measure = cast(Tensor, batch.labels["marks"]), functional.binary_cross_entropy_with_logits
         plain_BC = measure(logits_BC, marks_BC, reduction="none")
