@@ -52,7 +52,7 @@ class Rows:
         return len(self._rows)
 
     def column(self, name: str) -> np.ndarray:
-        return {"label": self.lengths % 3, "source": np.minimum(np.arange(len(self)) % 4, 1)}[name]
+        return {"label": np.minimum(np.arange(len(self)) % 7, 2), "source": np.minimum(np.arange(len(self)) % 4, 1)}[name]
 
     def __getitem__(self, at: int) -> dict[str, np.ndarray]:
         return self._rows[at]
