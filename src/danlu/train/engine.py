@@ -140,7 +140,8 @@ class Engine:
         return BatchSize(examples=max(1, round(self.dials.value("batch_examples", self.clock) * share)))
 
     def _needs_row_losses(self) -> bool:
-        needing = [part.name() for part in (*self.techniques, *self.plan.probes) if part.needs_row_losses]
+        needing = [technique.name() for technique in self.techniques if technique.needs_row_losses]
+        needing += [probe.name() for probe in self.plan.probes if probe.needs_row_losses]
         if needing and not self.plan.task.tells_losses:
             problem = f"{needing[0]} reads the loss of single rows, which {self.plan.task.kind()} does not tell"
             raise RequestError(problem, where="techniques", mend="Switch it off")
@@ -148,7 +149,7 @@ class Engine:
 
     def context(self, result: StepResult | None = None) -> StepContext:
         """What the slots of the coming step may read, or those that follow one with this result."""
-        return StepContext(
+        ctx = StepContext(
             clock=self.clock,
             dials=self.dials,
             model=self.model,
@@ -156,8 +157,8 @@ class Engine:
             device=self.world.device,
             evaluation=self.evaluation,
             gather=self.world.gather_rows,
-            **({} if result is None else {"row_losses": result.row_losses}),
         )
+        return ctx if result is None else dataclasses.replace(ctx, row_losses=result.row_losses)
 
     def draw(self) -> tuple[Batch, Position, float]:
         """This process's rows of the next batch, where the data stands after it, and the seconds waited for it."""
