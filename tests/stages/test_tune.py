@@ -14,7 +14,8 @@ import pytest
 from danlu.core.errors import RequestError, RunError
 from danlu.recipe.load import load_recipe
 from danlu.recipe.recipe import Recipe
-from danlu.stages.tune.space import check_space, given_tree, recipe_with
+from danlu.recipe.resolved import given_tree
+from danlu.stages.tune.space import check_space, recipe_with
 
 optuna = pytest.importorskip("optuna")
 
@@ -125,14 +126,14 @@ def test_a_key_of_one_optimizer_does_not_hinder_another(place: Path) -> None:
     assert made.tune is None
 
 
-def test_a_study_ends_with_a_recipe_that_gives_the_same_score(place: Path) -> None:
+def test_a_search_ends_with_a_recipe_that_gives_the_same_score(place: Path) -> None:
     from danlu.stages.train import train
     from danlu.stages.tune import tune
 
     heard = []
     space = "{model.design.width: [16, 17, 32], train.optimizer.kind: [adamw, sgd]}"
     asked = read(f"tune={{space: {space}, sampler: grid, objectives: [loss, parameters]}}")
-    folder, stopped = tune(asked, out=Path("out"), hear=lambda _study, trial: heard.append(trial.number))
+    folder, stopped = tune(asked, out=Path("out"), hear=lambda _search, trial: heard.append(trial.number))
     told = results(folder)
     assert stopped is None
     assert heard == list(range(6))
@@ -181,7 +182,7 @@ def test_hopeless_trials_are_pruned_in_words(place: Path, pruner: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_stopped_and_a_killed_study_go_on_as_if_nothing_had_been(place: Path) -> None:
+def test_a_stopped_and_a_killed_search_go_on_as_if_nothing_had_been(place: Path) -> None:
     from danlu.stages.tune import tune
 
     words = [

@@ -11,32 +11,32 @@ from danlu.core.words import duration
 
 if TYPE_CHECKING:
     from danlu.recipe.recipe import Recipe
-    from danlu.stages.tune.study import Study, Trial
+    from danlu.stages.tune.search import Search, Trial
 
 MOST_ROWS = 10
 
 
 def read_request(
-    recipe: str, words: Sequence[str], *, out: Path | None, resume: bool, workers: int | None
+    recipe: str, words: Sequence[str], section: str, *, out: Path | None, resume: bool, workers: int | None
 ) -> tuple["Recipe", Path | None]:
-    """The recipe, and the study's folder where one is given; with `resume` the folder may stand for its recipe."""
+    """The recipe, and the folder of the search or study where given; with `resume` it may stand for its recipe."""
     from danlu.recipe.load import load_recipe
 
     source = Path(recipe)
     if resume and (source / "recipe.yaml").is_file():
         out, source = out or source, source / "recipe.yaml"
-    overrides = [*words, *([] if workers is None else [f"tune.workers={workers}"])]
+    overrides = [*words, *([] if workers is None else [f"{section}.workers={workers}"])]
     return load_recipe(source, overrides), out
 
 
-def tell_trial(study: "Study", trial: "Trial") -> None:
+def tell_trial(search: "Search", trial: "Trial") -> None:
     """One line for a trial that has ended."""
-    best = any(trial.number == other.number for other in study.best())
+    best = any(trial.number == other.number for other in search.best())
     words = [f"trial {trial.number} {trial.state}", *(f"{name} {value:.4g}" for name, value in trial.scores.items())]
     words += [f"{key} {_text(value)}" for key, value in trial.values.items()]
     words += [duration(trial.seconds)]
     words += [trial.reason] if trial.state == "failed" else []
-    words += ["on the front" if len(study.objectives) > 1 else "the best so far"] if best else []
+    words += ["on the front" if len(search.objectives) > 1 else "the best so far"] if best else []
     typer.secho(" · ".join(words), fg="green" if best else "yellow" if trial.state == "failed" else None)
 
 
@@ -52,7 +52,7 @@ def tell_results(results: Mapping[str, Any], folder: Path, stopped: str | None, 
             console.print(f"what mattered for {name}: {said}", soft_wrap=True)
     counts = ", ".join(f"{number} {state}" for state, number in results["counts"].items() if number)
     typer.echo(f"{counts or 'no trial'}" + (f" ({stopped})" if stopped else ""))
-    for label, path in (("best", folder / "best.yaml"), ("report", folder / "report.html"), ("study", folder)):
+    for label, path in (("best", folder / "best.yaml"), ("report", folder / "report.html"), ("search", folder)):
         if path.exists():
             typer.echo(f"  {label:<8} {path}")
     if stopped:

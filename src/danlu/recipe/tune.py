@@ -170,7 +170,7 @@ class TuneConfig(Config):
 
     @property
     def most_trials(self) -> int | None:
-        """The budget in trials; None when only the time, or the grid, ends the study."""
+        """The budget in trials; None when only the time, or the grid, ends the search."""
         return 20 if self.trials is None and self.minutes is None and self.sampler != "grid" else self.trials
 
 

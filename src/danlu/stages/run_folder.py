@@ -31,14 +31,22 @@ def run_to_resume(name: str, run: Path | None) -> Path:
     Raises:
         RequestError: there is no such run.
     """
-    if run is None:
-        runs = sorted((p for p in (Path("runs") / name).glob("*") if p.name.isdigit()), key=lambda p: int(p.name))
-        if not runs:
-            raise RequestError(f"there is no run to resume in runs/{name}", mend="Start it without --resume")
-        run = runs[-1]
+    run = run or newest(name, what="run")
     if not (run / "journal.jsonl").is_file():
         raise RequestError("this is no run folder: it has no journal.jsonl", where=str(run), mend="Name a run's folder")
     return run
+
+
+def newest(name: str, *, what: str) -> Path:
+    """The newest numbered folder in `runs/NAME`.
+
+    Raises:
+        RequestError: there is none.
+    """
+    found = [path for path in (Path("runs") / name).glob("*") if path.name.isdigit()]
+    if not found:
+        raise RequestError(f"there is no {what} to resume in runs/{name}", mend="Start it without --resume")
+    return max(found, key=lambda path: int(path.name))
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -9,17 +9,17 @@ POSITION = 32
 
 
 def command(
-    recipe: Annotated[str, typer.Argument(help="A recipe with a section tune, or the folder of a study to resume.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe with a section tune, or the folder of a search to resume.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="SECTION.KEY=VALUE...", help="Laid over the recipe: tune.trials=40", show_default=False),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="The study's folder.  [default: runs/NAME-tune/NUMBER]"),
+        typer.Option("--out", metavar="DIR", help="The search's folder.  [default: runs/NAME-tune/NUMBER]"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with --out or the newest study, or join others who work on it.")
+        bool, typer.Option("--resume", help="Go on with --out or the newest search, or join others who work on it.")
     ] = False,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Run N trials at once on this machine.")
@@ -36,7 +36,7 @@ def command(
     from danlu.cli import tuning
     from danlu.stages.tune import read_results, tune
 
-    asked, out = tuning.read_request(recipe, overrides or [], out=out, resume=resume, workers=workers)
+    asked, out = tuning.read_request(recipe, overrides or [], "tune", out=out, resume=resume, workers=workers)
     hear = None if quiet or as_json else tuning.tell_trial
     folder, stopped = tune(asked, out=out, resume=resume, hear=hear)
     results = read_results(folder)

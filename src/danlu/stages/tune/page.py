@@ -1,4 +1,4 @@
-"""The page of a study: what was found, how the search went, what mattered; made from tune.json alone."""
+"""The page of a search: what was found, how the search went, what mattered; made from tune.json alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,8 @@ def page(told: Told, *, folder: Path) -> str:
         ("trials", "All trials", render("tune_trials", rows=[_row(told, trial) for trial in told["trials"]])),
     ]
     return render(
-        "tune",
+        "sheet",
+        kind="search",
         version=danlu.__version__,
         name=told["name"],
         style=asset("style.css"),

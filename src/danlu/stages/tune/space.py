@@ -16,17 +16,6 @@ Axes = Mapping[str, Range | Choice]
 NUM_TRIES = 64
 
 
-def given_tree(recipe: Recipe) -> Tree:
-    """What the recipe says itself, defaults and `tune` left out, so that what follows from a searched key follows."""
-    tree = recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
-    tree.pop("tune", None)
-    optimizer = tree.get("train", {}).get("optimizer", {})
-    usual = type(recipe.train.optimizer)(kind=recipe.train.optimizer.kind).model_dump(mode="json", by_alias=True)
-    for name in [name for name in optimizer if name not in ("kind", "lr") and optimizer[name] == usual[name]]:
-        del optimizer[name]  # another kind has other usual values, and may not know this one
-    return tree
-
-
 def recipe_with(tree: Tree, values: Values) -> Recipe:
     """The recipe with these values in it, sections before what is inside them.
 

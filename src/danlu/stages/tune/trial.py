@@ -2,22 +2,18 @@
 
 import dataclasses
 import gc
-import json
 import math
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from danlu.core.errors import DanluError, RequestError, RunError
+from danlu.core.errors import DanluError, RunError
 from danlu.core.journal import Record, number, read_journal, standing
-from danlu.recipe.recipe import Recipe
-from danlu.stages.run_folder import write_atomically
-from danlu.stages.train import train
-from danlu.stages.tune.search import hushed
+from danlu.stages.tune.parts import hushed
+from danlu.stages.tune.search import Objective, Search, State, Taken
 from danlu.stages.tune.space import recipe_with
-from danlu.stages.tune.study import Objective, State, Study, Taken
+from danlu.stages.workers import note_failure, run_to_end
 from danlu.train.interrupts import Interrupts
 
 
@@ -35,6 +31,8 @@ class Watcher:
     pruned: bool = False
 
     def hear(self, record: Record) -> None:
+        if record["kind"] == "start" and record.get("resumed_from") is None:
+            self.num_evaluations = 0
         if record["kind"] != "evaluation" or self.objective is None:
             return
         self.num_evaluations += 1
@@ -49,54 +47,33 @@ class Watcher:
             self.interrupts.ask(f"pruned: {self.objective.name} {value:.4g} after {times} is not among the better ones")
 
 
-def run_trial(study: Study, taken: Taken, interrupts: Interrupts) -> State:
-    """Runs the trial to its end, or to where it is pruned or interrupted, and tells the study. Never raises for what
+def run_trial(search: Search, taken: Taken, interrupts: Interrupts) -> State:
+    """Runs the trial to its end, or to where it is pruned or interrupted, and tells the search. Never raises for what
     went wrong in the trial: that is recorded."""
     started = time.monotonic()
-    state, reason, scores = _outcome(study, taken, interrupts)
-    study.tell(taken, state, reason=reason, seconds=time.monotonic() - started, scores=scores)
+    state, reason, scores = _outcome(search, taken, interrupts)
+    search.tell(taken, state, reason=reason, seconds=time.monotonic() - started, scores=scores)
     gc.collect()  # what a failed run still holds in reference cycles must not cost the next one its memory
     return state
 
 
-def _outcome(study: Study, taken: Taken, interrupts: Interrupts) -> tuple[State, str, Mapping[str, float]]:
-    folder = study.run_folder(taken.number)
+def _outcome(search: Search, taken: Taken, interrupts: Interrupts) -> tuple[State, str, Mapping[str, float]]:
+    folder = search.run_folder(taken.number)
     try:
-        recipe = recipe_with(study.tree, study.values(taken.trial))
-        judged = study.objectives[0] if len(study.objectives) == 1 else None
+        recipe = recipe_with(search.tree, search.values(taken.trial))
+        judged = search.objectives[0] if len(search.objectives) == 1 else None
         watcher = Watcher(trial=taken.trial, objective=judged, interrupts=interrupts)
-        summary = _run(recipe, folder, watcher)
+        if (folder / "journal.jsonl").is_file():
+            watcher.num_evaluations = _evaluations_before(folder)
+        summary = run_to_end(recipe, folder, interrupts, [watcher.hear] if judged else [])
         if summary["status"] != "finished":
             reason = str(summary["reason"])
             return ("pruned", reason, {}) if watcher.pruned and not interrupts.received else ("running", reason, {})
-        return "finished", str(summary["reason"]), scores_of(folder, summary, study.objectives)
+        return "finished", str(summary["reason"]), scores_of(folder, summary, search.objectives)
     except DanluError as error:
-        return "failed", _noted(folder, str(error)), {}
-    except Exception as error:  # noqa: BLE001 (whatever ends one trial must not end the study)
-        return "failed", _noted(folder, f"{type(error).__name__}: {error}"), {}
-
-
-def _run(recipe: Recipe, folder: Path, watcher: Watcher) -> Mapping[str, Any]:
-    """Begins the run, or goes on with what is there, and returns its summary."""
-    told = _summary(folder)
-    if told.get("status") == "finished":  # its process ended between the run's end and the telling
-        return told
-    resume = (folder / "journal.jsonl").is_file()
-    if resume:
-        watcher.num_evaluations = _evaluations_before(folder)
-    watcher.interrupts.asked = None
-    listeners = [] if watcher.objective is None else [watcher.hear]
-    try:
-        train(recipe, out=folder, resume=resume, listeners=listeners, interrupts=watcher.interrupts)
-    except RequestError:
-        if not resume:
-            raise
-        shutil.rmtree(folder)  # it had used its budget, but not come to its end
-        watcher.num_evaluations = 0
-        train(recipe, out=folder, listeners=listeners, interrupts=watcher.interrupts)
-    finally:
-        watcher.interrupts.asked = None
-    return _summary(folder)
+        return "failed", note_failure(folder, str(error)), {}
+    except Exception as error:  # noqa: BLE001 (whatever ends one trial must not end the search)
+        return "failed", note_failure(folder, f"{type(error).__name__}: {error}"), {}
 
 
 def _evaluations_before(folder: Path) -> int:
@@ -123,16 +100,3 @@ def scores_of(folder: Path, summary: Mapping[str, Any], objectives: list[Objecti
             raise RunError(f"the run gave no {objective.name}: {there}", where="tune.objectives")
         found[objective.name] = value
     return found
-
-
-def _summary(folder: Path) -> Mapping[str, Any]:
-    path = folder / "summary.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def _noted(folder: Path, reason: str) -> str:
-    """Leaves the reason in the trial's folder where its run had none."""
-    if not (folder / "journal.jsonl").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / "failed.txt", reason + "\n")
-    return reason
