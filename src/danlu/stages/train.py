@@ -19,6 +19,7 @@ from danlu.models.estimate import num_parameters
 from danlu.models.hardware import measure_gemm, pick_precision
 from danlu.models.save import save_model
 from danlu.monitor.base import default_probes
+from danlu.monitor.probes.memory import reset_peak_memory
 from danlu.monitor.trackers.base import following, trackers
 from danlu.optim.build import build_optimizer
 from danlu.recipe.load import load_recipe
@@ -62,6 +63,7 @@ def train(
         RunError: the run failed; its journal and summary say why.
     """
     world = start_world(recipe.parallel)
+    reset_peak_memory(world.device)
     try:
         return _train(recipe, world, out, resume, listeners, interrupts)
     finally:

@@ -1,9 +1,12 @@
 """The most memory that the run has used."""
 
+import contextlib
 import functools
+import re
 import resource
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 import torch
@@ -11,6 +14,7 @@ from pydantic import Field
 
 from danlu.monitor.base import Probe, ProbeContext, Series, Value
 
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
 
@@ -43,7 +47,18 @@ def total_memory_bytes(device: torch.device) -> int:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most that this process has held so far, on its CUDA device or else in main memory."""
+    """The most that this process has held since `reset_peak_memory`, on its CUDA device or else in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError, AttributeError):
+        # getrusage also remembers what the process was before it became ours
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", _STATUS.read_text())[1])  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    """Lets a run's peak be its own where one process does several; main memory's can be reset under Linux only."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        _CLEAR.write_text("5")
