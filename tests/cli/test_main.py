@@ -36,7 +36,7 @@ heavy = {{"torch", "transformers", "numpy", "rich", "yaml"}} & set(sys.modules)
 assert not heavy, heavy
 """
 COMMANDS = [
-    *("init", "inspect", "explain", "train", "tune", "evaluate", "predict", "generate", "collect"),
+    *("init", "inspect", "explain", "train", "tune", "study", "evaluate", "predict", "generate", "collect"),
     *("schema", "doctor"),
 ]
 

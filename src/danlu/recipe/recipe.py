@@ -23,6 +23,7 @@ from danlu.models.config import ModelConfig
 from danlu.optim.config import OptimizerConfig, ScheduleConfig
 from danlu.recipe.parts import TaskPart, TechniqueParts
 from danlu.recipe.problems import Problem, ProblemsError, RecipeError, problems_of
+from danlu.recipe.study import StudyConfig
 from danlu.recipe.tune import TuneConfig
 
 
@@ -95,6 +96,8 @@ class Recipe(Config):
     """boards that follow the run besides its journal: tensorboard, mlflow, wandb"""
     tune: TuneConfig | None = None
     """what `danlu tune` searches; `danlu train` does not look at it"""
+    study: StudyConfig | None = None
+    """what `danlu study` measures; `danlu train` does not look at it"""
 
     @field_validator("track")
     @classmethod

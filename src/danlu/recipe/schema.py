@@ -21,12 +21,14 @@ def recipe_schema() -> Node:
     tasks = {name.replace("_", "-"): cls for name, cls in all_of("danlu.tasks", Task).items()}  # type: ignore[type-abstract]
     techniques = all_of("danlu.techniques", Technique)
     sections["task"] = {"description": sections["task"].get("description"), "anyOf": _tasks(tasks, parts)}
-    sections["techniques"] = {
-        "description": sections["techniques"].get("description"),
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {name: _switch(cls, parts) for name, cls in techniques.items()},
-    }
+    switches = {name: _switch(cls, parts) for name, cls in techniques.items()}
+    for holder in (sections, parts["StudyConfig"]["properties"]):
+        holder["techniques"] = {
+            "description": holder["techniques"].get("description"),
+            "type": "object",
+            "additionalProperties": False,
+            "properties": switches,
+        }
     names = {name: sections["track"].pop(name) for name in ("type", "items")}
     sections["track"]["anyOf"] = [{"type": "string"}, names]
     for unused in ("Task", "Technique"):
