@@ -8,7 +8,7 @@ A small language model learns few lines by heart for many steps, so that it over
 
 A repetition is right when all three verdicts are. The identity changes nothing at all, so that it also asks whether two
 equal runs are equal to the last bit. What noise does to a technique without an effect is asked apart: `gradient_noise`
-so small that it only changes the rounding is told to have no effect in 19 of 20 cases if the test is honest, and this is
+so small that it only changes the rounding is told to have no effect in 19 of 20 cases if the test is honest; this is
 printed, not demanded.
 
     python benchmarks/study_planted.py [REPETITIONS [SEEDS]]

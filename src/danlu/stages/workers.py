@@ -1,6 +1,8 @@
 """Workers: processes of this machine that share the runs of one folder, and the locks by which they do so."""
 
+import contextlib
 import fcntl
+import gc
 import importlib
 import json
 import os
@@ -9,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +35,17 @@ def hold(path: Path) -> IO[str] | None:
         lock.close()
         return None
     return lock
+
+
+@contextlib.contextmanager
+def light_collection() -> Iterator[None]:
+    """Within it a `gc.collect` looks at what came since, and not at the million objects that libraries hold."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def run_to_end(

@@ -18,7 +18,7 @@ from danlu.core.errors import DanluError
 from danlu.core.journal import number, read_journal, standing
 from danlu.recipe.load import load_recipe
 from danlu.stages.study.arms import Run, arms_of, runs_of
-from danlu.stages.workers import hold, note_failure, run_to_end, summary_of
+from danlu.stages.workers import hold, light_collection, note_failure, run_to_end, summary_of
 from danlu.train.interrupts import Interrupts
 
 State = Literal["finished", "failed", "waiting"]
@@ -51,13 +51,14 @@ class Runs:
 
     def work(self, interrupts: Interrupts, say: Callable[[], None] = lambda: None) -> None:
         """Runs in this process what nobody else is at, until nothing is left or a signal comes."""
-        for run in self.runs:
-            lock = None if interrupts.reason or self.done(run).state != "waiting" else hold(self._note(run))
-            if lock is None:
-                continue
-            with lock:
-                self._do(run, lock, interrupts)
-            say()
+        with light_collection():
+            for run in self.runs:
+                lock = None if interrupts.reason or self.done(run).state != "waiting" else hold(self._note(run))
+                if lock is None:
+                    continue
+                with lock:
+                    self._do(run, lock, interrupts)
+                say()
 
     def done(self, run: Run) -> Done:
         """What is known of the run now."""

@@ -7,19 +7,21 @@ from pathlib import Path
 from danlu.recipe.load import load_recipe
 from danlu.stages.tune.search import Search
 from danlu.stages.tune.trial import run_trial
+from danlu.stages.workers import light_collection
 from danlu.train.interrupts import Interrupts
 
 
 def work(search: Search, interrupts: Interrupts, *, until: float, say: Callable[[], None] = lambda: None) -> None:
     """Runs trials in this process until the budget is used, `until` (Unix seconds) is past, or a signal comes."""
-    while interrupts.reason is None and time.time() < until:
-        taken = search.take()
-        if taken is None:
-            return
-        state = run_trial(search, taken, interrupts)
-        say()
-        if state == "running":
-            return
+    with light_collection():
+        while interrupts.reason is None and time.time() < until:
+            taken = search.take()
+            if taken is None:
+                return
+            state = run_trial(search, taken, interrupts)
+            say()
+            if state == "running":
+                return
 
 
 def join(folder: Path, interrupts: Interrupts, *, until: float, say: Callable[[], None]) -> None:
