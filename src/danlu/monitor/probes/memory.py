@@ -50,7 +50,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most that this process has held since `reset_peak_memory`, on its CUDA device or else in main memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, TypeError):  # no /proc here, or no such line in it
         # getrusage also remembers what the process was before it became ours
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", _STATUS.read_text())[1])  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT_BYTES
