@@ -1,21 +1,22 @@
 """Does `danlu study` say what is true? A case whose truth is known by construction, over and over with other seeds.
 
-A small language model learns few lines by heart for many steps, so that it overfits. In one study of five seeds:
+A small language model reads ten lines, each the same beginning and ten words drawn at random, so often that it knows
+them by heart; others of the kind judge it. In one study of five seeds:
 
-- `label_smoothing` at 0 is the identity: the verdict must be that there is no effect;
-- `dropout` at 0.9 leaves a tenth of what the model computes: it must hurt;
-- `weight_decay` at a strength that stops the overfitting must help.
+- `label_smoothing` at 0 is the identity: the verdict must be that there is no effect. Nothing at all may change, so
+  that this also asks whether equal runs are equal to the last bit;
+- `dropout` at 0.9 leaves a tenth of what the model computes, which then learns not even the beginning: it must hurt;
+- `weight_decay` at a strength that stops the learning by heart must help.
 
-A repetition is right when all three verdicts are. The identity changes nothing at all, so that it also asks whether two
-equal runs are equal to the last bit. What noise does to a technique without an effect is asked apart: `gradient_noise`
-so small that it only changes the rounding is told to have no effect in 19 of 20 cases if the test is honest; this is
-printed, not demanded.
+A repetition is right when all three verdicts are. How often noise alone is taken for an effect is asked in
+tests/maths/test_statistics.py, where it costs nothing.
 
-    python benchmarks/study_planted.py [REPETITIONS [SEEDS]]
+    python benchmarks/study_planted.py [REPETITIONS [SEEDS [FIRST]]]
 """
 
 import contextlib
 import io
+import random
 import sys
 import tempfile
 import time
@@ -31,7 +32,7 @@ task: text-generation
 data: {train: few.txt, valid: many.txt, context: 32, tokenizer: {train: bpe, size: 300}, cache: cache}
 model: {design: {family: llama, layers: 1, width: 32, heads: 2}}
 train:
-  budget: {steps: 60}
+  budget: {steps: 70}
   batch: {tokens: 256}
   micro_batch: 8
   precision: fp32
@@ -42,18 +43,34 @@ study:
   techniques:
     label_smoothing: {epsilon: 0.0}
     dropout: {p: 0.9}
-    weight_decay: {l2: 2.0}
-    gradient_noise: {eta: 1.0e-12}
+    weight_decay: {l2: 5.0}
 """
 TRUTH = {"label_smoothing": "no effect seen", "dropout": "hurts", "weight_decay": "helps"}
-NULL = "gradient_noise"
+WORDS = (
+    "lead",
+    "gold",
+    "iron",
+    "zinc",
+    "coal",
+    "salt",
+    "sand",
+    "lime",
+    "clay",
+    "gas",
+    "ash",
+    "oil",
+    "ice",
+    "tar",
+    "soot",
+    "wax",
+)
 
 
-def main(repetitions: int, seeds: int) -> int:
-    right, wrong, null, started = 0, Counter[str](), 0, time.monotonic()
+def main(repetitions: int, seeds: int, first: int) -> int:
+    right, wrong, started = 0, Counter[str](), time.monotonic()
     with tempfile.TemporaryDirectory() as name, contextlib.chdir(name):
         _write(Path())
-        for at in range(repetitions):
+        for at in range(first, first + repetitions):
             recipe = load_recipe("planted.yaml", [f"seed={1000 * at}", f"study.seeds={seeds}"])
             with contextlib.redirect_stderr(io.StringIO()):
                 folder, stopped = study(recipe, out=Path("studies") / str(at))
@@ -61,24 +78,23 @@ def main(repetitions: int, seeds: int) -> int:
                 return 130
             rows = {row["name"]: row for row in read_results(folder)["techniques"]}
             missed = [name for name, truth in TRUTH.items() if rows[name]["verdict"] != truth]
-            right, null = right + (not missed), null + (rows[NULL]["verdict"] == "no effect seen")
+            right += not missed
             wrong.update(missed)
             said = "; ".join(f"{name} {row['words']}" for name, row in rows.items())
             print(f"{at + 1}: {'right' if not missed else 'WRONG'} · {said}", flush=True)
     print(f"all three verdicts right in {right} of {repetitions} (wrong: {dict(wrong) or 'none'})")
-    print(f"noise without an effect was told to have none in {null} of {repetitions}; 95 % are to be expected")
     print(f"{time.monotonic() - started:.0f} s")
     return 0 if right >= 0.95 * repetitions else 1
 
 
 def _write(place: Path) -> None:
-    """Lines of one kind: so few to learn from that they can be learnt by heart, and others to be judged by."""
-    lines = [f"the {n % 7} furnace melts {n * n % 13} parts of lead and {n * n * n % 11} of gold" for n in range(240)]
-    (place / "few.txt").write_text("\n".join(lines[::6]), encoding="utf-8")
-    (place / "many.txt").write_text("\n".join(lines[1::2]), encoding="utf-8")
+    for name, number in (("few", 10), ("many", 60)):
+        draw = random.Random(name)
+        lines = ["the furnace of the alchemist melts " + " ".join(draw.choices(WORDS, k=10)) for _ in range(number)]
+        (place / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
     (place / "planted.yaml").write_text(RECIPE, encoding="utf-8")
 
 
 if __name__ == "__main__":
     numbers = [int(word) for word in sys.argv[1:]]
-    sys.exit(main(*(numbers + [20, 5][len(numbers) :])))
+    sys.exit(main(*(numbers + [20, 5, 0][len(numbers) :])))
