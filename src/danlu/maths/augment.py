@@ -201,3 +201,18 @@ def colour(images_B3HW: Tensor, linear_B33: Tensor, shift_B3: Tensor, *, mean_3:
     made_B3N = torch.baddbmm(outer_B3[:, :, None], inner_B33, images_B3HW.reshape(shape[0], 3, -1))
     low_3, high_3 = -mean_3 / std_3, (1 - mean_3) / std_3
     return torch.minimum(torch.maximum(made_B3N, low_3[:, None]), high_3[:, None]).view(shape)
+
+
+def rectangles(centres_B2: Tensor, sides_B2: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, H, W) bool: the pixels inside a rectangle of each row, cut off at the edges of a picture of `size` (H, W).
+
+    Centres and sides are (x, y) and (width, height) as shares of the picture; edges are rounded to whole pixels.
+    """
+    height, width = size
+    lengths_2 = centres_B2.new_tensor([width, height])
+    low_B2 = torch.floor((centres_B2 - sides_B2 / 2) * lengths_2 + 0.5)[:, :, None]
+    high_B2 = torch.floor((centres_B2 + sides_B2 / 2) * lengths_2 + 0.5)[:, :, None]
+    x_W, y_H = (torch.arange(count, device=centres_B2.device) for count in (width, height))
+    in_x_BW = (x_W >= low_B2[:, 0]) & (x_W < high_B2[:, 0])
+    in_y_BH = (y_H >= low_B2[:, 1]) & (y_H < high_B2[:, 1])
+    return in_y_BH[:, :, None] & in_x_BW[:, None, :]
