@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from danlu.core.finding import Evaluation
 from danlu.core.outputs import Outputs
 from danlu.core.seeds import generator_of
 
+T = TypeVar("T")
 Extra = Literal["hidden_states", "attentions"]
 SLOTS = ("on_model", "before_step", "on_draw", "on_batch", "loss_terms", "on_grads", "after_step", "on_export")
 
@@ -178,6 +179,24 @@ class Technique(Config):
         """
         return {}
 
+    def gradients(
+        self,
+        compute: Callable[[], T],
+        parameters: Sequence[nn.Parameter],
+        ctx: StepContext,
+        state: TechniqueState | None,
+    ) -> T:
+        """In place of the stepper's own way to the gradients, for one technique of a run (SAM): no slot.
+
+        `compute()` leaves the gradients of the whole step, over all micro-batches and processes, on the parameters in
+        place of those before, and gives what it found, of which one must be returned.
+        """
+        return compute()
+
+    @classmethod
+    def has_own_gradients(cls) -> bool:
+        return cls.gradients is not Technique.gradients
+
     def on_grads(self, parameters: Sequence[nn.Parameter], ctx: StepContext, state: TechniqueState | None) -> None:
         """Changes the gradients in place, after they are summed over micro-batches and processes."""
 
@@ -205,6 +224,10 @@ def in_order(techniques: Sequence[Technique]) -> list[Technique]:
         for other in technique.conflicts:
             if other in waiting:
                 raise RequestError(f"{name} and {other} cannot be used together", where="techniques", mend="Remove one")
+    own = [name for name, technique in waiting.items() if technique.has_own_gradients()]
+    if len(own) > 1:
+        problem = f"{' and '.join(own)} each have a way of their own to the gradients"
+        raise RequestError(problem, where="techniques", mend="Keep one of them")
     ordered: list[Technique] = []
     while waiting:
         ready = [name for name, item in waiting.items() if not any(before in waiting for before in item.after)]

@@ -31,7 +31,7 @@ class Partners(NamedTuple):
 def partners(name: str, batch: Batch, ctx: StepContext, *, p: float, alpha: float) -> Partners | None:
     """Each row is given the next one in an order that depends on seed, step and examples, whichever process has it.
 
-    The share 1 − λ, λ ~ Beta(α, α), is the row's own draw; zero for the share 1 − p of the rows. None where there are no
+    The share 1 − λ, λ ~ Beta(α, α), is the row's own draw; zero for the share 1 − p of the rows. None without
     pictures.
 
     Raises:

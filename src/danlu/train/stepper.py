@@ -138,7 +138,7 @@ class Stepper:
         counts = torch.tensor([batch.num_examples, batch.num_tokens, batch.num_targets], device=self.world.device)
         examples, tokens, targets = (int(count) for count in self.world.sum_across(counts))
         ctx = dataclasses.replace(ctx, num_targets=targets)
-        terms, rows_B = self._gradients(batch, ctx)
+        terms, rows_B = self._gradients_as_told(batch, ctx)
         self.scaler.unscale_(self.optimizer)
         norm = functools.cache(self._grad_norm)
         ctx = dataclasses.replace(ctx, grad_norm=norm)
@@ -157,6 +157,12 @@ class Stepper:
             num_targets=targets,
             row_losses=functools.cache(lambda: self._row_losses(batch, rows_B)),
         )
+
+    def _gradients_as_told(self, batch: Batch, ctx: StepContext) -> tuple[Mapping[str, Tensor], Tensor | None]:
+        """The step's gradients: plain, or by a technique with a way of its own to them."""
+        compute = functools.partial(self._gradients, batch, ctx)
+        own = [(item, state) for item, state in self.active if item.has_own_gradients()]
+        return own[0][0].gradients(compute, self.parameters, ctx, own[0][1]) if own else compute()
 
     def _again(self, batch: Batch, ctx: StepContext) -> Tensor:
         """The loss and the gradients of a step once more, as they came before techniques changed them."""
