@@ -57,6 +57,7 @@ def test_resumes_bit_for_bit_from_the_middle(name: str, run: Run, tmp_path: Path
     for path in (straight.engine.plan.folder / "checkpoints").glob("step-*"):
         if int(path.name.rpartition("-")[2]) <= 4:
             shutil.copytree(path, tmp_path / "checkpoints" / path.name)
+    shutil.copy(straight.engine.plan.folder / "journal.jsonl", tmp_path)
     engine = make_engine(tmp_path, _example(name), **_over(name))
     engine.restore(engine.checkpoints.newest())
     assert engine.clock.step == 4

@@ -73,7 +73,14 @@ def loss_of_partners(name: str, outputs: Outputs, batch: Batch, ctx: StepContext
     if CLASSES not in batch.labels:
         return {}
     own_B, other_B, shares_B = (cast(Tensor, batch.labels[key]) for key in ("classes", CLASSES, SHARES))
-    how = {"label_smoothing": ctx.dial("label_smoothing", 0.0), "focal_gamma": ctx.dial("focal_gamma", 0.0)}
     logits_BC = outputs.logits.float()
-    difference_B = cross_entropies(logits_BC, other_B, **how)[0] - cross_entropies(logits_BC, own_B, **how)[0]
-    return {name: weighted_sum(shares_B * difference_B, batch.weights_B)}
+    losses_2B = [
+        cross_entropies(
+            logits_BC,
+            classes_B,
+            label_smoothing=ctx.dial("label_smoothing", 0.0),
+            focal_gamma=ctx.dial("focal_gamma", 0.0),
+        )[0]
+        for classes_B in (own_B, other_B)
+    ]
+    return {name: weighted_sum(shares_B * (losses_2B[1] - losses_2B[0]), batch.weights_B)}

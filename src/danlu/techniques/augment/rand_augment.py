@@ -97,10 +97,11 @@ class RandAugment(Technique):
     def _coloured(self, name: str, chosen: Tensor, factors: Tensor, ctx: StepContext) -> Tensor:
         mean_3, std_3 = pixel_scale(ctx.model, chosen)
         means_B3 = chosen.mean((2, 3)) * std_3 + mean_3
-        turned = [
-            factors if name == entry else torch.ones_like(factors) for entry in ("brightness", "contrast", "colour")
-        ]
-        maps = augment.colour_maps(means_B3, *turned, torch.zeros_like(factors))
+        one_B = torch.ones_like(factors)
+        bright_B, contrast_B, colour_B = (
+            factors if name == at else one_B for at in ("brightness", "contrast", "colour")
+        )
+        maps = augment.colour_maps(means_B3, bright_B, contrast_B, colour_B, torch.zeros_like(factors))
         return augment.colour(chosen, *maps, mean_3=mean_3, std_3=std_3)
 
     def _toned(self, name: str, whole: Tensor, signs: Tensor) -> Tensor:

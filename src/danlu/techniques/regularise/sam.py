@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from danlu.core.dials import Dial, constant
 from danlu.core.technique import StepContext, T, Technique, TechniqueState
@@ -61,8 +61,9 @@ class Sam(Technique):
 @torch.no_grad()
 def _climb(parameters: Sequence[nn.Parameter], rho: float, *, adaptive: bool) -> None:
     """w ← w + ε; nothing where the gradient is zero."""
-    scales: list[Tensor | float] = [parameter.abs() if adaptive else 1.0 for parameter in parameters]
-    scaled = [parameter.grad * scale for parameter, scale in zip(parameters, scales, strict=True)]
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    scales = [parameter.abs() if adaptive else torch.ones_like(parameter) for parameter in parameters]
+    scaled = [grad * scale for grad, scale in zip(grads, scales, strict=True)]
     norm = nn.utils.get_total_norm(scaled)
     factor = rho / norm.clamp(min=torch.finfo(norm.dtype).tiny)
     for parameter, direction, scale in zip(parameters, scaled, scales, strict=True):
