@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from danlu.core import discover
-from danlu.core.batch import RowLosses
+from danlu.core.batch import Batch, RowLosses
 from danlu.core.clock import Clock
 from danlu.core.config import Config
 from danlu.core.errors import RequestError
@@ -25,16 +25,26 @@ Value = float | Tensor
 Series = Mapping[str, Sequence[float]]
 
 
+class Memory(Protocol):
+    """What a probe gathers over a run; a checkpoint keeps it."""
+
+    def state_dict(self) -> dict[str, object]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Facts:
     """What stays the same over a run. Rates and counts are those of all processes together.
 
     `gemm_rate` is the measured FLOP/s of a large matrix product, `flops_per_token` what a forward and backward pass
     needs; zero means unknown. `frozen_on_purpose` names the parameters that the recipe has frozen.
+    `memory` holds, by the probe's name, what a probe gathers over the whole run.
     """
 
     model: nn.Module
     frozen_on_purpose: frozenset[str] = frozenset()
+    memory: dict[str, Memory] = dataclasses.field(default_factory=dict)
     gemm_rate: float = 0.0
     flops_per_token: float = 0.0
     world: World = dataclasses.field(default_factory=World)
@@ -47,7 +57,8 @@ class ProbeContext:
     `terms` are the step's mean loss terms by name ("loss" is the task's), `grad_norm` the norm before clipping. Counts
     are over all processes; `step_seconds` is wall time from the step before to this one, waiting for data included.
     `row_losses()` gives the losses of all processes' rows, as device tensors, to probes that say `needs_row_losses`.
-    A micro-batch holds at most `micro_batch_tokens`; 0 where that is not known.
+    `batch` are this process's rows and `losses_B` their losses, where the task tells them. A micro-batch
+    holds at most `micro_batch_tokens`; 0 where that is not known.
     """
 
     clock: Clock
@@ -60,6 +71,8 @@ class ProbeContext:
     step_seconds: float
     data_wait_seconds: float
     row_losses: Callable[[], RowLosses]
+    batch: Batch | None = None
+    losses_B: Tensor | None = None
     micro_batch_tokens: int = 0
 
 
@@ -98,6 +111,14 @@ class Probe(Config):
     def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
         """The numbers of this step by name."""
         raise NotImplementedError
+
+    def start(self) -> Memory | None:
+        """What it gathers over the run, to be found in `facts.memory`; None: nothing but readings."""
+        return None
+
+    def conclude(self, facts: Facts) -> tuple[Mapping[str, float], Mapping[str, tuple[int, ...]]]:
+        """Further numbers for a line of the journal, and ids of examples, from what was gathered. All processes ask."""
+        return {}, {}
 
     def summarise(self, series: Series) -> Mapping[str, float]:
         """The numbers for the journal; the means unless a child does otherwise."""
@@ -155,6 +176,8 @@ class Probes:
             world=world or World(),
             frozen_on_purpose=frozen_on_purpose,
         )
+        started = {name: probe.start() for name, probe in self.probes.items()}
+        self.facts.memory.update({name: memory for name, memory in started.items() if memory is not None})
         self._around = contextlib.ExitStack()
         self._kept: dict[str, object] = {}
         self._pending: dict[str, dict[str, list[tuple[int, Value]]]] = {}
@@ -178,6 +201,8 @@ class Probes:
         step_seconds: float,
         data_wait_seconds: float,
         row_losses: Callable[[], RowLosses],
+        batch: Batch | None = None,
+        losses_B: Tensor | None = None,
         micro_batch_tokens: int = 0,
         log: bool,
         left_out: Container[int] = (),
@@ -197,6 +222,8 @@ class Probes:
             step_seconds=step_seconds,
             data_wait_seconds=data_wait_seconds,
             row_losses=row_losses,
+            batch=batch,
+            losses_B=losses_B,
             micro_batch_tokens=micro_batch_tokens,
         )
         for name, kept in self._kept.items():
@@ -219,12 +246,16 @@ class Probes:
     def state_dict(self) -> dict[str, object]:
         """The numbers that no line of the journal holds yet."""
         self._pending = _as_numbers(self._pending)
-        return {name: {key: list(rows) for key, rows in kinds.items()} for name, kinds in self._pending.items()}
+        pending = {name: {key: list(rows) for key, rows in kinds.items()} for name, kinds in self._pending.items()}
+        return {"pending": pending, "memory": {name: held.state_dict() for name, held in self.facts.memory.items()}}
 
-    def load_state_dict(self, state: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for name, held in self.facts.memory.items():
+            if name in state["memory"]:
+                held.load_state_dict(state["memory"][name])
         self._pending = {
             name: {key: [(int(step), float(value)) for step, value in rows] for key, rows in kinds.items()}
-            for name, kinds in state.items()
+            for name, kinds in state["pending"].items()
             if name in self.probes
         }
 
@@ -238,7 +269,12 @@ class Probes:
                 if bad is not None:
                     values[f"{key}/not_finite_step"] = float(bad)
         self._pending = {}
-        return Readings(step=step, values=values)
+        examples: dict[str, tuple[int, ...]] = {}
+        for probe in self.probes.values():
+            numbers, ids = probe.conclude(self.facts)
+            values.update(numbers)
+            examples.update(ids)
+        return Readings(step=step, values=values, examples=examples)
 
 
 def _as_numbers(

@@ -140,12 +140,13 @@ class Engine:
         return BatchSize(examples=max(1, round(self.dials.value("batch_examples", self.clock) * share)))
 
     def _needs_row_losses(self) -> bool:
-        needing = [technique.name() for technique in self.techniques if technique.needs_row_losses]
-        needing += [probe.name() for probe in self.plan.probes if probe.needs_row_losses]
-        if needing and not self.plan.task.tells_losses:
-            problem = f"{needing[0]} reads the loss of single rows, which {self.plan.task.kind()} does not tell"
+        """Whether a technique needs the loss of single rows, or a probe wants it and may have it."""
+        task, needing = self.plan.task, [part.name() for part in self.techniques if part.needs_row_losses]
+        if needing and not task.tells_losses:
+            problem = f"{needing[0]} reads the loss of single rows, which {task.kind()} does not tell"
             raise RequestError(problem, where="techniques", mend="Switch it off")
-        return bool(needing)
+        wanted = any(probe.needs_row_losses for probe in self.plan.probes)
+        return bool(needing) or (wanted and task.tells_losses and not task.contrasted)
 
     def context(self, result: StepResult | None = None) -> StepContext:
         """What the slots of the coming step may read, or those that follow one with this result."""
@@ -311,6 +312,8 @@ class Engine:
             step_seconds=step_seconds,
             data_wait_seconds=data_wait_seconds,
             row_losses=result.row_losses,
+            batch=result.batch,
+            losses_B=result.losses_B,
             micro_batch_tokens=self.stepper.micro_cost,
             log=due,
             left_out=() if not skipped or self.watch.hopeless() else frozenset(skipped),
@@ -327,7 +330,7 @@ class Engine:
             "reading",
             clock.step,
             values=readings.values,
-            **({"examples": readings.examples} if readings.examples else {}),
+            **({"noted": readings.examples} if readings.examples else {}),
             tokens=clock.tokens,
             examples=clock.examples,
             epochs=clock.epochs,

@@ -86,8 +86,9 @@ class LossModule(nn.Module):
 class StepResult:
     """What one step did, as device tensors: mean loss terms over the global targets, gradient norm.
 
-    `row_losses()` gathers the losses of all processes' rows, once; they are known where somebody needs them.
-    `taken` is a boolean: whether the gradient was used; None when nobody watches over it.
+    `row_losses()` gathers the losses of all processes' rows, once; they are known where somebody needs them. `batch` is
+    what this process computed on, `losses_B` its rows' losses. `taken` is a boolean: whether the gradient was used;
+    None when nobody watches over it.
     """
 
     terms: Mapping[str, Tensor]
@@ -97,6 +98,8 @@ class StepResult:
     num_tokens: int
     num_targets: int
     row_losses: Callable[[], RowLosses]
+    batch: Batch | None = None
+    losses_B: Tensor | None = None
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[object]:
@@ -156,6 +159,8 @@ class Stepper:
             num_tokens=tokens,
             num_targets=targets,
             row_losses=functools.cache(lambda: self._row_losses(batch, rows_B)),
+            batch=batch,
+            losses_B=rows_B,
         )
 
     def _gradients_as_told(self, batch: Batch, ctx: StepContext) -> tuple[Mapping[str, Tensor], Tensor | None]:

@@ -106,7 +106,7 @@ def test_overfitting():
     bad = {400: 4.0, 800: 3.5, 1200: 3.6, 1600: 3.8, 2000: 4.1}
     assert _rounds(Overfitting(), losses, evaluations=good.items()) == []
     found = _rounds(Overfitting(), losses, evaluations=bad.items())[0]
-    assert (found.step, found.evidence["best_step"]) == (1600, 800)
+    assert (found.step, found.evidence["best_step"]) == (2000, 800)
     assert found.suggests[0].restore_best
     flat = np.full(200, 3.0)
     assert _rounds(Overfitting(), flat, evaluations=bad.items()) == []

@@ -164,6 +164,28 @@ def _numbers(values: object) -> dict[str, float]:
     return {str(name): number(value) for name, value in values.items()}
 
 
+def level(history: History, name: str, last: int = 3) -> float:
+    """The median of the `last` finite values of a series; NaN where there are none."""
+    values = [value for value in history.series(name, last) if math.isfinite(value)]
+    return statistics.median(values) if values else math.nan
+
+
+def looks(history: History, name: str) -> list[tuple[int, float]]:
+    """(step, median over the layers) of `NAME/LAYER`, for each step at which it was read."""
+    at: dict[int, list[float]] = {}
+    for key in history.names:
+        if key.startswith(f"{name}/"):
+            for step, value in zip(history.steps(key), history.series(key), strict=True):
+                at.setdefault(step, []).append(value)
+    return [(step, statistics.median(values)) for step, values in sorted(at.items())]
+
+
+def warmed_up(history: History) -> bool:
+    """Whether the learning rate has stopped rising, and has not yet fallen below half its peak."""
+    rates = history.series("learning_rate")
+    return len(rates) > 2 and rates[-1] <= rates[-2] * 1.0001 and rates[-1] >= 0.5 * max(rates)
+
+
 def blocks(layers: Iterable[str]) -> list[list[str]]:
     """Layers that are numbered (`layers.0`, `layers.1`, ...), those of one prefix together, in the order of numbers."""
     stacks: dict[str, list[tuple[int, str]]] = {}

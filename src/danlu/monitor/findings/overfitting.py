@@ -5,21 +5,25 @@ import statistics
 
 from danlu.core.action import Stop
 from danlu.core.finding import Finding
-from danlu.monitor.findings.base import Diagnosis, History
+from danlu.monitor.findings.base import Diagnosis, History, noise_of
 
 
 class Overfitting(Diagnosis):
     """Found when the last evaluations are all clearly worse than the best one, and the training loss fell meanwhile.
 
-        every one of the last `patience` scores > best + margin · |best|,    train now < train at the best evaluation
+        the last score > best + b,    the mean of the last `patience` > best + b / 2,    train now < train at the best
+        b = max(z · jitter, margin · |best|)
 
-    The score is the validation loss where there is one, else the judged metric with lower made better.
+    the jitter being that of the evaluations since the best: validation scores of small sets go up and down. The score
+    is the validation loss where there is one, else the judged metric with lower made better.
     """
 
-    patience: int = 2
+    patience: int = 3
     """evaluations in a row that must be worse"""
-    margin: float = 0.01
+    margin: float = 0.05
     """how much worse, as a share of the best score"""
+    z: float = 4.0
+    """how much worse, in jitters of the evaluations"""
     readings: int = 5
     """readings that the training loss is judged by"""
 
@@ -29,7 +33,10 @@ class Overfitting(Diagnosis):
             return []
         at = min(range(len(scores)), key=scores.__getitem__)
         best, recent = scores[at], scores[-self.patience :]
-        if at >= len(scores) - self.patience or min(recent) <= best + self.margin * abs(best):
+        if at >= len(scores) - self.patience or min(recent) <= best:
+            return []
+        bound = max(self.margin * abs(best), self.z * noise_of(scores[at:]))
+        if recent[-1] <= best + bound or statistics.fmean(recent) <= best + bound / 2:
             return []
         then = history.until("loss", history.evaluations[at].step, self.readings)
         now = history.series("loss", self.readings)

@@ -1,0 +1,51 @@
+"""The labels have nothing to do with the inputs."""
+
+import statistics
+
+from danlu.core.action import Stop
+from danlu.core.finding import Finding
+from danlu.monitor.findings.base import Diagnosis, History, level, looks, warmed_up
+
+
+class ShuffledLabels(Diagnosis):
+    """Found when, after a pass over the data, the loss stands where guessing by frequency stands, and the model can
+    move:
+
+        loss ≥ (1 − margin) · H(labels),    H = −Σ f log f,    on training and validation data alike
+
+    with steps of usual size, weights that have not blown up, and gradients that reach the first block. Then there is
+    nothing to learn in the labels, at least not for this model: they were shuffled, or belong to other rows.
+    """
+
+    margin: float = 0.02
+    """of the entropy"""
+    at_least: int = 60
+    """steps before anything is said"""
+
+    def diagnose(self, history: History) -> list[Finding]:
+        entropy, passes = history.series("label_entropy", 1), level(history, "passes", 1)
+        step = history.steps("loss", 1)[0] if history.steps("loss", 1) else 0
+        if not entropy or not passes >= 1 or step < self.at_least or not self._can_move(history):
+            return []
+        now = level(history, "loss", 6)
+        valid = [entry.metrics["loss"] for entry in history.evaluations[-2:] if "loss" in entry.metrics]
+        bound = (1 - self.margin) * entropy[0]
+        if not bound <= now <= 1.2 * entropy[0] or not valid or min(valid) < bound:
+            return []
+        sentence = (
+            f"After {passes:.1f} passes over the data the loss is {now:.4g}, and guessing the labels by their "
+            f"frequency costs {entropy[0]:.4g}: the model finds nothing in the inputs that tells the label. The labels "
+            "may be shuffled or belong to other rows"
+        )
+        stop = Stop(because="the labels have nothing to do with the inputs", failed=True)
+        evidence = {"loss": now, "label_entropy": entropy[0], "valid_loss": statistics.fmean(valid), "passes": passes}
+        return self.found(step, sentence, evidence, severity="serious", suggests=(stop,))
+
+    def _can_move(self, history: History) -> bool:
+        moves = [value for step, value in looks(history, "update_ratio") if step > 2]
+        sizes = [value for _, value in looks(history, "weight_rms")]
+        dead = [values[0] for values in history.parts("dead_units").values()]
+        rates = history.series("learning_rate")
+        warm = warmed_up(history) or (rates and rates[-1] < rates[0])
+        usual = bool(moves) and 1e-3 < max(moves) < 0.05 and sizes[-1] < 3 * sizes[0]
+        return bool(warm) and usual and max(dead, default=0.0) < 0.8
