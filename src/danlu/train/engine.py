@@ -330,7 +330,6 @@ class Engine:
             "reading",
             clock.step,
             values=readings.values,
-            **({"noted": readings.examples} if readings.examples else {}),
             tokens=clock.tokens,
             examples=clock.examples,
             epochs=clock.epochs,
