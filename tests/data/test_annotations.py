@@ -73,6 +73,9 @@ def test_coco_is_read_with_its_classes_in_order(tmp_path: Path, as_folder: bool)
     assert opened.names == ("cat", "dog")
     (first,), (second,) = encoded(opened)
     assert np.allclose(first["boxes"], [[0.5, 0.5, 0.5, 0.5], [0.05, 0.1, 0.1, 0.2]])
+    assert np.allclose(first["crowds"], [[0.5, 0.5, 1.0, 1.0]])
+    assert first["crowd_classes"].tolist() == [1]
+    assert second["crowds"].shape == (0, 4)
     assert first["classes"].tolist() == [0, 1]
     assert first["size"].tolist() == [20, 40]
     assert first["image"].shape == (16, 16, 3)

@@ -166,6 +166,17 @@ def test_average_precision_of_a_perfect_and_of_an_empty_answer() -> None:
     assert set(empty) == set(perfect)
 
 
+def test_what_is_found_in_a_crowd_counts_neither_way() -> None:
+    truth = Found(np.array([[2.0, 2.0, 40.0, 40.0], [50.0, 50.0, 60.0, 60.0]]), np.array([0, 1]), np.ones(2))
+    boxes = np.concatenate([truth.boxes, [[41, 41, 49, 49]]])
+    found = Found(boxes, np.array([0, 1, 0]), np.array([0.5, 0.5, 0.9]))
+    crowd = Found(np.array([[40.0, 40.0, 60.0, 60.0]]), np.array([0]), np.ones(1))
+    assert coco_scores([Judged(0, (64, 64), found, truth)], NAMES)[0]["map"] < 0.8
+    scores, rows = coco_scores([Judged(0, (64, 64), found, truth, crowd)], NAMES)
+    assert scores["map"] == 1.0
+    assert rows[0] == ["disc", 1.0, 1.0, 1.0, 1]
+
+
 def run(folder: Path, **train_more: object) -> Any:
     return {
         "name": "tiny",

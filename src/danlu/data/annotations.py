@@ -1,7 +1,8 @@
 """Annotations: COCO files and YOLO folders become rows of image, boxes and labels, as a table has them.
 
 A row made here has `image` (a path), `boxes`, `labels`, `form` (of its boxes), `places` (where each box stands, for
-messages) and, where the annotations contradict themselves, `bad` (field, problem, mend).
+messages), from COCO `crowds` and `crowd_labels` (regions of many objects, which count neither for nor against), and
+where the annotations contradict themselves, `bad` (field, problem, mend).
 """
 
 import json
@@ -106,17 +107,20 @@ def _coco_rows(
             raise DataError(f"annotations[{at}] lacks image_id, category_id or bbox", where=spec, mend="Complete it")
         if entry["image_id"] not in known:
             orphan = orphan or [f"annotations[{at}].image_id", f"is {entry['image_id']}, the id of no image", "Mend it"]
-        elif not entry.get("iscrowd"):
+        else:
             of_image[entry["image_id"]].append((at, entry))
     folder = _folder_of(str(images[0]["file_name"]), file)
     for entry in images:
         path = folder / str(entry["file_name"])
         row: dict[str, object] = {"image": str(path), "form": "xywh"}
-        marks = of_image[entry["id"]]
+        marks = [(at, mark) for at, mark in of_image[entry["id"]] if not mark.get("iscrowd")]
+        crowds = [mark for _, mark in of_image[entry["id"]] if mark.get("iscrowd")]
+        row |= {"crowds": [mark["bbox"] for mark in crowds]}
+        row |= {"crowd_labels": [names.get(mark["category_id"]) for mark in crowds]}
         row["boxes"] = [mark["bbox"] for _, mark in marks]
         row["labels"] = [names.get(mark["category_id"]) for _, mark in marks]
         row["places"] = [f"annotations[{at}].bbox" for at, _ in marks]
-        for at, mark in marks:
+        for at, mark in of_image[entry["id"]]:
             if mark["category_id"] not in names:
                 mend = "Add it to the categories"
                 row["bad"] = [f"annotations[{at}].category_id", f"is {mark['category_id']}, no category's id", mend]

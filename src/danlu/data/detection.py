@@ -1,7 +1,8 @@
 """Pictures with boxes become examples, and the columns of tables that hold them.
 
 An example has `image` (H, W, 3) uint8, resized; `boxes` (n, 4) float32, centre, width and height as shares of
-the picture; `classes` (n,) int64; `size` (2,) int64, height and width of the picture as it was.
+the picture; `classes` (n,) int64; `crowds` and `crowd_classes` the same of regions that COCO marks as crowds, which are
+not judged; `size` (2,) int64, height and width of the picture as it was.
 """
 
 import dataclasses
@@ -27,7 +28,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "boxes": ("boxes", "bboxes", "box", "bbox"),
     "labels": ("labels", "label", "classes", "class", "categories", "category"),
 }
-_VERSION = 1
+_VERSION = 2
 _SLACK_PIXELS = 1.0  # rounded coordinates may end a little outside; such boxes are cut, not refused
 
 
@@ -79,6 +80,9 @@ class DetectionEncoder:
         example = {"image": self.reader.resized(picture), "size": size}
         if "boxes" not in self.columns:
             return example
+        crowds = {name: fields.get(name) or [] for name in ("crowds", "crowd_labels")} | {"form": "xywh"}
+        unjudged = objects_of(crowds, {"boxes": "crowds", "labels": "crowd_labels"}, self.names, size)
+        example |= {"crowds": unjudged["boxes"], "crowd_classes": unjudged["classes"]}
         return example | objects_of(fields, self.columns, self.names, size, self.form)
 
 

@@ -29,13 +29,20 @@ class Found(NamedTuple):
     scores: np.ndarray
 
 
+NOTHING = Found(np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64), np.zeros(0))
+
+
 class Judged(NamedTuple):
-    """What was found in a picture and what is there, in its own pixels; `key` is its place in the data."""
+    """What was found in a picture and what is there, in its own pixels; `key` is its place in the data.
+
+    What is found within `crowds` counts neither for nor against the detector.
+    """
 
     key: int
     size: tuple[int, int]
     found: Found
     truth: Found
+    crowds: Found = NOTHING
 
 
 def detections(logits_BQC: Tensor, boxes_BQ4: Tensor, config: Any) -> list[Found]:
@@ -58,9 +65,9 @@ def detections(logits_BQC: Tensor, boxes_BQ4: Tensor, config: Any) -> list[Found
     return made
 
 
-def truths(batch: Batch) -> list[Found]:
-    """What is there, with corners as shares of the picture."""
-    pairs = zip(batch.labels["boxes"], batch.labels["classes"], strict=True)
+def truths(batch: Batch, boxes: str = "boxes", classes: str = "classes") -> list[Found]:
+    """What is there, by its labels, with corners as shares of the picture."""
+    pairs = zip(batch.labels[boxes], batch.labels[classes], strict=True)
     made = [(corners_of(boxes_N4).cpu().numpy(), classes_N.cpu().numpy()) for boxes_N4, classes_N in pairs]
     return [Found(boxes, classes, np.ones(len(classes))) for boxes, classes in made]
 
@@ -82,13 +89,12 @@ class DetectionEvaluator(Evaluator):
         assert isinstance(loss, Tensor)
         self.losses.append((float(loss), batch.num_targets))
         found = detections(outputs.logits, outputs.extra["pred_boxes"], self.config)  # type: ignore[arg-type]
-        rows = zip(batch.example_ids_B.tolist(), batch.labels["sizes"], found, truths(batch), counted, strict=True)
-        for key, size_2, seen, truth, counts in rows:
+        parts = zip(found, truths(batch), truths(batch, "crowds", "crowd_classes"), strict=True)
+        rows = zip(batch.example_ids_B.tolist(), batch.labels["sizes"], parts, counted, strict=True)
+        for key, size_2, seen, counts in rows:
             height, width = (int(side) for side in size_2)
             if counts:
-                self.judged.append(
-                    Judged(key, (height, width), *(scaled(part, height, width) for part in (seen, truth)))
-                )
+                self.judged.append(Judged(key, (height, width), *(scaled(part, height, width) for part in seen)))
 
     def state(self) -> object:
         return self.judged, self.losses
@@ -137,14 +143,15 @@ def coco_scores(pictures: Sequence[Judged], names: Sequence[str]) -> tuple[dict[
     images = []
     for number, entry in enumerate(pictures, 1):
         images.append({"id": number, "height": entry.size[0], "width": entry.size[1]})
-        truth += [
-            {**made, "iscrowd": 0, "id": len(truth) + at} for at, made in enumerate(_marks(entry.truth, number), 1)
-        ]
+        marks = [{**made, "iscrowd": 0} for made in _marks(entry.truth, number)]
+        marks += [{**made, "iscrowd": 1} for made in _marks(entry.crowds, number)]
+        truth += [{**made, "id": len(truth) + at} for at, made in enumerate(marks, 1)]
         found += _marks(entry.found, number)
     categories = [{"id": at, "name": name} for at, name in enumerate(names)]
     known = coco.COCO({"images": images, "annotations": truth, "categories": categories})
-    if not found or not truth:
-        none = dict.fromkeys(METRICS[:-1], 0.0 if truth else float("nan"))
+    objects = np.bincount([mark["category_id"] for mark in truth if not mark["iscrowd"]], minlength=len(names))
+    if not found or not objects.any():
+        none = dict.fromkeys(METRICS[:-1], 0.0 if objects.any() else float("nan"))
         return none, [[name, 0.0, 0.0, 0.0, 0] for name in names]
     judge = coco.COCOeval_faster(known, known.loadRes(found), "bbox", print_function=lambda *_said: None)
     judge.evaluate()
@@ -152,7 +159,6 @@ def coco_scores(pictures: Sequence[Judged], names: Sequence[str]) -> tuple[dict[
     judge.summarize()
     stats = [float(value) if value >= 0 else float("nan") for value in judge.stats]
     precision_TRK = judge.eval["precision"][:, :, :, 0, -1]
-    objects = np.bincount([mark["category_id"] for mark in truth], minlength=len(names))
     rows: list[list[object]] = [
         [name, *(_mean(precision_TRK[part, :, at]) for part in (slice(None), 0, 5)), int(objects[at])]
         for at, name in enumerate(names)

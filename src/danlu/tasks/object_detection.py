@@ -158,18 +158,18 @@ class ObjectDetection(Task):
         return Pictures(encode_as_told(opened, encoder, data, []), tools)
 
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
-        """`pixel_values` (B, 3, H, W); `boxes` (centre, width, height as shares) and `classes`, ragged; `sizes`."""
-        boxes = tuple(torch.from_numpy(np.array(example["boxes"])) for example in examples)
+        """`pixel_values` (B, 3, H, W); `boxes` (centre and sides as shares), `classes`, those of crowds; `sizes`."""
+        names = ("boxes", "classes", "crowds", "crowd_classes")
+        ragged = {name: tuple(torch.from_numpy(np.array(example[name])) for example in examples) for name in names}
         pixels_B3HW = torch.from_numpy(np.stack([example["pixel_values"] for example in examples]))
         return Batch(
             inputs={"pixel_values": pixels_B3HW},
             labels={
-                "boxes": boxes,
-                "classes": tuple(torch.from_numpy(np.array(example["classes"])) for example in examples),
+                **ragged,
                 "sizes": torch.from_numpy(np.stack([example["size"] for example in examples])),
             },
             example_ids_B=ids_B,
-            targets_B=torch.tensor([len(entry) for entry in boxes]),
+            targets_B=torch.tensor([len(entry) for entry in ragged["boxes"]]),
             tokens_B=torch.full((len(examples),), num_tokens(*pixels_B3HW.shape[2:])),
         )
 
@@ -308,8 +308,8 @@ class DetectionOptions(Config):
 
 
 NOTHING: Mapping[str, np.ndarray] = {
-    "boxes": np.zeros((0, 4), dtype=np.float32),
-    "classes": np.zeros(0, dtype=np.int64),
+    **dict.fromkeys(("boxes", "crowds"), np.zeros((0, 4), dtype=np.float32)),
+    **dict.fromkeys(("classes", "crowd_classes"), np.zeros(0, dtype=np.int64)),
 }
 """the objects of a picture that is to be predicted"""
 
