@@ -36,11 +36,13 @@ class Writing(Config):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Written:
-    """What was written after one prompt. `finish` is "end" when the model ended it, "length" when room ran out."""
+    """What was written after one prompt. `finish` is "end" when the model ended it, with the token `end`, and "length"
+    when room ran out."""
 
     text: str
     ids: tuple[int, ...]
     finish: Literal["end", "length"]
+    end: int | None = None
 
 
 def write_texts(
@@ -50,12 +52,15 @@ def write_texts(
     writing: Writing,
     *,
     first_row: int = 0,
+    numbers: Sequence[int] | None = None,
+    batch_rows: int = BATCH_ROWS,
     say: Callable[[str], None] | None = None,
 ) -> list[Written]:
-    """Continues each prompt (token ids).
+    """Continues each prompt (token ids), `batch_rows` at a time.
 
-    Row i draws from its own numbers, seeded by (seed, first_row + i): its text depends neither on the rows beside it
-    nor on how many there are. `say` is given the text in pieces as it is written; only for a single prompt.
+    Row i draws from its own numbers, seeded by (seed, numbers[i]), which is first_row + i unless it is given: its text
+    depends neither on the rows beside it nor on how many there are. `say` is given the text in pieces as it is written;
+    only for a single prompt.
     Cost: one forward of every prompt, then one of a token for each token written.
 
     Raises:
@@ -68,10 +73,10 @@ def write_texts(
     with at_rest(model), torch.no_grad():
         for room in sorted(set(rooms), reverse=True):
             rows = [row for row, its_room in enumerate(rooms) if its_room == room]
-            for at in range(0, len(rows), BATCH_ROWS):
-                group = rows[at : at + BATCH_ROWS]
+            for at in range(0, len(rows), batch_rows):
+                group = rows[at : at + batch_rows]
                 ids = [list(prompts[row]) for row in group]
-                seeds = [first_row + row for row in group]
+                seeds = [first_row + row if numbers is None else numbers[row] for row in group]
                 found = _write_group(model, tokenizer, ids, writing, room=room, seeds=seeds, say=say)
                 written.update(zip(group, found, strict=True))
     return [written[row] for row in range(len(prompts))]
@@ -223,7 +228,13 @@ def _written(tokenizer: "PreTrainedTokenizerBase", prompt: Ids, made: list[int],
     length = next((at for at, token in enumerate(made) if token in ends), len(made))
     pieces = Pieces(tokenizer, prompt)
     text = "".join([*(pieces.push(token) for token in made[:length]), pieces.flush()])
-    return Written(text=text, ids=tuple(made[:length]), finish="end" if length < len(made) else "length")
+    ended = length < len(made)
+    return Written(
+        text=text,
+        ids=tuple(made[:length]),
+        finish="end" if ended else "length",
+        end=made[length] if ended else None,
+    )
 
 
 def _score_group(model: Any, pairs: Sequence[tuple[Ids, Ids]]) -> list[float]:

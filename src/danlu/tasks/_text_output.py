@@ -80,6 +80,8 @@ def asking_encoder(tokenizer: Any, fields: Mapping[str, object], options: TextOp
     kind = _kind(fields, options, has_template=bool(template))
     roles = {"messages": ("messages",), "prompt": ("prompt", "input", "system"), "text": ("text",)}[kind]
     found = {role: column for role in roles if (column := _column(role, fields, options.columns)) is not None}
+    if kind == "messages" and not found and (column := _column("prompt", fields, options.columns)) is not None:
+        found = {"messages": column}  # a prompt may be a list of messages
     if kind == "text" and "text" not in found:
         column = _column("prompt", fields, options.columns) or _lone(fields)
         found = {"text": column} if column is not None else {}
@@ -148,14 +150,17 @@ def _line(text: str) -> str:
 def _kind(fields: Mapping[str, object], options: TextOptions, *, has_template: bool) -> str:
     if options.chat is False:
         return "text"
+    messages, prompt = (_column(role, fields, options.columns) for role in ("messages", "prompt"))
+    turns = any(column is not None and isinstance(fields[column], (list, tuple)) for column in (messages, prompt))
+    if options.format == "messages" and messages is None and prompt is not None and not turns:
+        return "prompt"
     if options.format in ("prompt", "messages"):
         return options.format
     if options.format == "text":
         return "prompt" if options.chat else "text"
-    messages = _column("messages", fields, options.columns)
-    if messages is not None and isinstance(fields[messages], (list, tuple)):
+    if turns:
         return "messages"
-    asked = _column("prompt", fields, options.columns) is not None
+    asked = prompt is not None
     return "prompt" if options.chat or (asked and has_template) else "text"
 
 

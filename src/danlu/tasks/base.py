@@ -92,9 +92,6 @@ class Task(Config):
     auto_class: ClassVar[str]
     taught: ClassVar[tuple[str, ...]] = ("format", "columns", "template")
     """what `predict` must know of how the training data were read: keys of DataConfig"""
-    contrasted: ClassVar[tuple[str, ...]] = ()
-    """what of `Outputs.extra`, (B, ...) each, the loss compares across rows; it then gets those of the whole step at
-    once, so that micro-batches and processes change nothing. Empty where each row's loss is its own"""
     tells_losses: ClassVar[bool] = True
     """False where the loss of a single row is not known"""
     needs_tools: ClassVar[bool] = True
@@ -119,6 +116,12 @@ class Task(Config):
     def better(self) -> Literal["lower", "higher"]:
         """Which way the judged metric is good."""
         return "lower"
+
+    @property
+    def contrasted(self) -> tuple[str, ...]:
+        """What of `Outputs.extra`, (B, ...) each, the loss compares across rows; it then gets those of the whole step
+        at once, so that micro-batches and processes change nothing. Empty where each row's loss is its own."""
+        return ()
 
     def columns(self, fields: Mapping[str, object], data: DataConfig, where: str) -> Columns:
         """What the columns of a row like `fields` mean.
@@ -148,6 +151,25 @@ class Task(Config):
     def collate(self, examples: Sequence[Example], ids_B: Tensor) -> Batch:
         """Makes a batch of examples; fields must be as `Forward` and `loss` expect them."""
 
+    @property
+    def rolls_out(self) -> bool:
+        """True when `rollout` adds something."""
+        return False
+
+    @property
+    def updates(self) -> int:
+        """How many optimiser updates are made from one batch."""
+        return 1
+
+    def rollout(self, call: Call | None, batch: Batch, ctx: StepContext) -> Batch:
+        """The whole batch of this process with what the model itself adds before it learns from it: its own answers.
+
+        It is called before the batch is cut, without gradients, with whole weights, on every process; the numbers that
+        it draws must follow from `ctx`, and rows of no weight need no answers. Without `call` it adds what takes the
+        most memory, for the dry run. Given a batch that has them already it changes nothing.
+        """
+        return batch
+
     def forward(self, call: Call, batch: Batch) -> Outputs:
         """What the model makes of a batch; `call` runs it on what its forward takes by name."""
         return call(batch.inputs)
@@ -176,6 +198,10 @@ class Task(Config):
             problem = f"{self.kind()} does not tell the loss of a single row"
             raise RequestError(problem, where="techniques", mend="Switch off what chooses or weighs rows by their loss")
         return outputs.losses_B
+
+    def readings(self, outputs: Outputs, batch: Batch) -> Mapping[str, tuple[Tensor, Tensor]]:
+        """What else of a step is worth a line of the journal, by name: a sum over the rows and what to divide it by."""
+        return {}
 
     @abc.abstractmethod
     def evaluator(self) -> Evaluator:

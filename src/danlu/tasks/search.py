@@ -46,7 +46,6 @@ class Search(Task):
 
     auto_class: ClassVar[str] = "AutoModel"
     taught: ClassVar[tuple[str, ...]] = ("columns", "context", "long")
-    contrasted: ClassVar[tuple[str, ...]] = ("queries", "documents")
 
     pooling: Pooling = "mean"
     """which of a text's token states are its embedding: the mean, the first (cls), or the last"""
@@ -88,6 +87,11 @@ class Search(Task):
     def better(self) -> Literal["lower", "higher"]:
         """Higher, but for the loss."""
         return "lower" if self.judge == "loss" else "higher"
+
+    @property
+    def contrasted(self) -> tuple[str, ...]:
+        """Every row's query is compared with every row's documents."""
+        return ("queries", "documents")
 
     def columns(self, fields: Mapping[str, object], data: DataConfig, where: str) -> Columns:
         """The columns of query, document, and perhaps negatives and slice."""

@@ -73,7 +73,7 @@ def pulls(task: Task, micros: Sequence[Batch], found: Sequence[Outputs], ctx: St
     outputs = Outputs(extra=leaves)
     with torch.enable_grad():
         loss = task.loss(outputs, joined([batch for _, batch in everyone]).to(device), ctx)
-    gradients = torch.autograd.grad(loss, list(leaves.values()))
+    gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
     sizes, share = [micro.num_rows for micro in micros], loss.detach() / world.size
     mine = [tensor[start : start + rows].split(sizes) for tensor in (*gradients, cast(Tensor, outputs.losses_B))]
     return [

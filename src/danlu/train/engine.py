@@ -121,7 +121,8 @@ class Engine:
         num_rows = plan.batch.examples or max(1, (plan.batch.tokens or 1) // longest)
         num_rows = min(-(-num_rows // self.world.size), len(lengths))
         batch = share(plan.data.train, np.argsort(-lengths, kind="stable")[:num_rows], plan.task.collate, 0, 1)
-        batch, ctx = batch.to(self.world.device), self.context()
+        ctx = self.context()
+        batch = plan.task.rollout(None, batch, ctx).to(self.world.device)
 
         def try_rows(num_rows: int) -> None:
             with autocast(self.world.device, plan.precision):

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from danlu.dist.world import World
 from danlu.dist.wrap import full_weights
 from danlu.tasks.base import Evaluator, Task
 from danlu.train.plan import Precision
-from danlu.train.stepper import autocast
+from danlu.train.stepper import LossModule, autocast
 
 
 class Measured(NamedTuple):
@@ -68,8 +68,10 @@ def _take_in(
                 muted = batch.muted()
             if batch is None and muted is None:
                 raise RuntimeError("a process was given no evaluation batch at all")
+            rows: Batch = (batch if batch is not None else muted).to(world.device)  # type: ignore[union-attr]
             with autocast(world.device, precision):
-                module((batch if batch is not None else muted).to(world.device), ctx, evaluator)  # type: ignore[union-attr]
+                loss_module = cast(LossModule, module)
+                loss_module(loss_module.task.rollout(loss_module.net, rows, ctx), ctx, evaluator)
     finally:
         module.train(was_training)
         reshard(module)

@@ -18,7 +18,7 @@ from danlu.core.seeds import seed_of
 from danlu.core.technique import StepContext, Technique, TechniqueState
 from danlu.dist.local import reshard
 from danlu.dist.world import World
-from danlu.dist.wrap import gradient_scale, synchronised, unwrap
+from danlu.dist.wrap import full_weights, gradient_scale, synchronised, unwrap
 from danlu.models.forward import Forward
 from danlu.tasks.base import Task
 from danlu.train.contrast import Gathered, Pull, Taker, pulls
@@ -58,6 +58,8 @@ class LossModule(nn.Module):
     ) -> Losses:
         """The losses; an evaluator takes in the outputs instead.
 
+        Of the task's readings, `task/NAME`, a term holds the sum and what it is to be divided by.
+
         `pull` stands for the loss of a task that compares rows, in one of several micro-batches.
         """
         if evaluator is not None:
@@ -66,6 +68,8 @@ class LossModule(nn.Module):
         outputs = self._outputs(batch, ctx)
         total = outputs.loss if pull is None else pull.term(outputs)
         terms = {"loss": total.detach()}
+        for name, (counted, number) in self.task.readings(outputs, batch).items():
+            terms[f"task/{name}"] = torch.stack([counted.detach(), number])
         for technique, state in self.active:
             for name, term in technique.loss_terms(outputs, batch, ctx, state).items():
                 total = total + term
@@ -132,15 +136,31 @@ class Stepper:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=precision == "fp16")
 
+    @property
+    def _task(self) -> Task:
+        return cast(LossModule, unwrap(self.module)).task
+
     def step(self, batch: Batch, ctx: StepContext) -> StepResult:
-        """Gradients over the whole batch, techniques' changes to them, and the optimiser."""
+        """Gradients over the whole batch, techniques' changes to them, and the optimiser; as often as the task asks."""
         ctx = dataclasses.replace(ctx, losses=functools.partial(self.losses, ctx))
         for technique, state in self.active:
             batch = technique.on_batch(batch, ctx, state)
-        batch = batch.to(self.world.device)
+        batch = self._rolled_out(batch.to(self.world.device), ctx)
         counts = torch.tensor([batch.num_examples, batch.num_tokens, batch.num_targets], device=self.world.device)
         examples, tokens, targets = (int(count) for count in self.world.sum_across(counts))
         ctx = dataclasses.replace(ctx, num_targets=targets)
+        for _ in range(self._task.updates):
+            result = self._learn(batch, ctx, examples, tokens)
+        return result
+
+    def _rolled_out(self, batch: Batch, ctx: StepContext) -> Batch:
+        if not self._task.rolls_out:
+            return batch
+        with torch.no_grad(), full_weights(self.module) as whole, autocast(self.world.device, self.precision):
+            return self._task.rollout(cast(LossModule, whole).net, batch, ctx)
+
+    def _learn(self, batch: Batch, ctx: StepContext, examples: int, tokens: int) -> StepResult:
+        """One update of the optimiser."""
         terms, rows_B = self._gradients_as_told(batch, ctx)
         self.scaler.unscale_(self.optimizer)
         norm = functools.cache(self._grad_norm)
@@ -157,7 +177,7 @@ class Stepper:
             taken=taken,
             num_examples=examples,
             num_tokens=tokens,
-            num_targets=targets,
+            num_targets=ctx.num_targets,
             row_losses=functools.cache(lambda: self._row_losses(batch, rows_B)),
             batch=batch,
             losses_B=rows_B,
@@ -199,7 +219,7 @@ class Stepper:
         Raises:
             RequestError: the task compares rows, or does not tell their losses.
         """
-        task = cast(Task, unwrap(self.module).task)
+        task = self._task
         if task.contrasted or not task.tells_losses:
             problem = f"{task.kind()} has no loss of a single row before the batch is chosen"
             raise RequestError(problem, where="techniques", mend="Switch off what chooses rows by their loss")
@@ -256,12 +276,16 @@ class Stepper:
                 totals[name] = totals.get(name, 0.0) + term.float()
             if found.rows_B is not None:
                 rows.append(found.rows_B)
-        count, losses_B = max(ctx.num_targets, 1), torch.cat(rows)[: batch.num_rows] if rows else None
-        return {name: self.world.sum_across(total) / count for name, total in sorted(totals.items())}, losses_B
+        means = {name: self.world.sum_across(total) for name, total in sorted(totals.items())}
+        means = {
+            name: total[0] / total[1].clamp(min=1) if total.ndim else total / max(ctx.num_targets, 1)
+            for name, total in means.items()
+        }
+        return means, torch.cat(rows)[: batch.num_rows] if rows else None
 
     def _pulls(self, micros: Sequence[Batch], ctx: StepContext) -> Sequence[Pull | None]:
         """Where the task compares rows and they do not all come in one piece: what stands for its loss in each."""
-        task: Task = unwrap(self.module).task  # type: ignore[assignment]
+        task = self._task
         if not task.contrasted or (len(micros) == 1 and self.world.size == 1):
             return [None] * len(micros)
         gathered = Gathered()

@@ -1,4 +1,4 @@
-"""The training loss, and each further term of it."""
+"""The training loss, each further term of it, and what else the task reads of its own step."""
 
 import math
 from collections.abc import Mapping
@@ -9,16 +9,19 @@ from danlu.monitor.base import Probe, ProbeContext, Series, Value, mean
 
 
 class Loss(Probe):
-    """`loss`: the task's mean loss over the step's targets; `loss/TERM`: what a technique added. Means over steps.
+    """`loss`: the task's mean loss over the step's targets; `loss/TERM`: what a technique added; the task's own
+    readings by their names. Means over steps.
 
     `loss_max` is the largest of the task's losses since the last line; `chance_loss`, at the first step, is what
     guessing all classes or tokens alike costs: log C.
     """
 
     def read(self, ctx: ProbeContext, kept: object) -> Mapping[str, Value]:
-        found: dict[str, Value] = {name if name == "loss" else f"loss/{name}": term for name, term in ctx.terms.items()}
+        own = {name.removeprefix("task/"): term for name, term in ctx.terms.items() if name.startswith("task/")}
+        terms = {name: term for name, term in ctx.terms.items() if not name.startswith("task/")}
+        found: dict[str, Value] = {name if name == "loss" else f"loss/{name}": term for name, term in terms.items()}
         chance = chance_loss(ctx.facts.model) if ctx.clock.step == 1 else None
-        return found if chance is None else found | {"chance_loss": chance}
+        return found | own | ({} if chance is None else {"chance_loss": chance})
 
     def summarise(self, series: Series) -> Mapping[str, float]:
         means = {name: mean(values) for name, values in series.items()}
