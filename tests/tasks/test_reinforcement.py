@@ -15,6 +15,7 @@ from danlu.core.dials import Dials, constant
 from danlu.core.errors import RequestError, RunError
 from danlu.core.journal import read_journal
 from danlu.core.technique import StepContext
+from danlu.data.config import DataConfig, TokenizerConfig
 from danlu.dist.world import World
 from danlu.models.forward import Forward
 from danlu.recipe.load import read_tree
@@ -25,7 +26,7 @@ from danlu.tasks._rollouts import Rewards
 from danlu.tasks.reinforcement import Reinforcement
 from danlu.train.interrupts import Interrupts
 from danlu.train.stepper import LossModule, Stepper
-from tests.conformance.cases.aligned import data_of, fiery, preference_rows, write_base
+from tests.conformance.cases.aligned import fiery, preference_rows, write_base
 
 from .conftest import Row
 
@@ -38,16 +39,17 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_base(tmp_path_factory.mktemp("base"))
 
 
-def tree(train: str, base: str, *, steps: int = 8, adapter: bool = False, **task: Any) -> Any:
+def tree(train: str, base: str, *, steps: int = 8, **task: Any) -> Any:
     return {
         "name": "tiny",
-        "task": {"kind": "reinforcement", "rewards": [FIERY], "group": 6, "max_tokens": 8, "num_samples": 1, **task},
+        "task": {"kind": "reinforcement", "rewards": [FIERY], "group": 8, "max_tokens": 8, "num_samples": 1, **task},
         "data": {"train": train, "valid": "10%", "context": 40},
-        "model": {"from": base} | ({"adapter": {"kind": "lora", "r": 4}} if adapter else {}),
+        "model": {"from": base},
         "train": {
             "budget": {"steps": steps},
-            "batch": {"examples": 4},
-            "optimizer": {"kind": "adamw", "lr": 1e-2},
+            "schedule": {"shape": "constant"},
+            "batch": {"examples": 6},
+            "optimizer": {"kind": "adamw", "lr": 2e-2},
             "evaluate_every": {"steps": steps},
             "log_every": {"steps": 1},
             "checkpoint_every": {"steps": 3},
@@ -65,12 +67,11 @@ def readings(folder: Path, name: str) -> list[float]:
     return [record["values"][name] for record in read_journal(folder / "journal.jsonl") if record["kind"] == "reading"]
 
 
-@pytest.mark.parametrize("adapter", [False, True])
-def test_the_reward_rises(adapter: bool, base: str, write: Write, tmp_path: Path) -> None:
-    recipe = read_tree(tree(prompts(write), base, steps=16, adapter=adapter, beta=0.01))
+def test_the_reward_rises(base: str, write: Write, tmp_path: Path) -> None:
+    recipe = read_tree(tree(prompts(write), base, steps=14, beta=0.01))
     run = train(recipe, out=tmp_path / "run")
     rewards = readings(run, "reward")
-    assert sum(rewards[-4:]) > 2 * sum(rewards[:4])
+    assert sum(rewards[-4:]) > 3 * sum(rewards[:4])
     assert readings(run, "kl")[0] == pytest.approx(0.0, abs=1e-6)
     assert readings(run, "kl")[-1] > 0.001
     assert readings(run, "reward_std")[0] > 0
@@ -105,7 +106,8 @@ def test_a_resumed_run_is_the_same_to_the_bit(updates: int, base: str, write: Wr
 def test_the_gradient_is_that_of_equation_3(base: str, write: Write) -> None:
     """Against the loss as the paper writes it, for answers of a policy that has moved since (so that ratios clip)."""
     task = Reinforcement(rewards=(FIERY,), group=4, max_tokens=6, beta=0.1, clip=0.1, num_updates=2)
-    data = data_of(prompts(write), base).model_copy(update={"context": 32})
+    tokenizer = TokenizerConfig.model_validate({"from": base})
+    data = DataConfig(train=prompts(write), context=32, tokenizer=tokenizer)
     prepared = task.prepare(data, seed=0, base=base, say=lambda _text: None)
     model = AutoModelForCausalLM.from_pretrained(base).eval()
     task = task.for_model(model)

@@ -1,17 +1,22 @@
 """What the cases of tasks that align a model share: rows of words, and a folder with a small model to start from."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from danlu.data.config import DataConfig, TokenizerConfig
 from danlu.data.tokenizers import make_tokenizer
 from danlu.models.build import build_model
 from danlu.models.config import ModelConfig
 from danlu.models.save import save_model
+from danlu.tasks._reference import Reference
+
+from .case import Case
 
 WORDS = ("fire", "wood", "furnace", "alchemist", "steady", "burns", "slowly", "keeps")
 
@@ -32,26 +37,37 @@ def write_rows(rows: list[dict[str, Any]], path: Path) -> str:
     return str(path)
 
 
-def write_base(folder: Path, *, seed: int = 1) -> str:
-    """A decoder of two small layers with its tokenizer, untrained."""
-    texts = [" ".join(row.values()) for row in preference_rows()]
-    tokenizer = make_tokenizer(TokenizerConfig(train="bpe", size=320), lambda: texts, key="aligned", cache=folder)
-    tokenizer.chat_template = None
+def small_model(tokenizer: Any, *, seed: int = 1) -> PreTrainedModel:
+    """A decoder of two small layers, untrained."""
     design = {"family": "llama", "layers": 2, "width": 32, "heads": 2}
-    model = build_model(
+    return build_model(
         ModelConfig.model_validate({"design": design}),
         auto_class="AutoModelForCausalLM",
         vocab_size=len(tokenizer),
         context=96,
         special_tokens={"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id},
         seed=seed,
-    )
-    save_model(model, folder / "base", tools=tokenizer)
+    ).eval()
+
+
+def write_base(folder: Path) -> str:
+    """Such a model with its tokenizer in a folder, to start from."""
+    texts = [" ".join(row.values()) for row in preference_rows()]
+    tokenizer = make_tokenizer(TokenizerConfig(train="bpe", size=320), lambda: texts, key="aligned", cache=folder)
+    save_model(small_model(tokenizer), folder / "base", tools=tokenizer)
     return str(folder / "base")
 
 
-def data_of(train: str, base: str) -> DataConfig:
-    return DataConfig(train=train, valid="30%", context=48, tokenizer=TokenizerConfig.model_validate({"from": base}))
+def data_of(train: str, context: int = 48) -> DataConfig:
+    return DataConfig(train=train, valid="30%", context=context, tokenizer=TokenizerConfig(train="bpe", size=320))
+
+
+def with_reference(case: Case) -> PreTrainedModel:
+    """Gives the case's task another model to be held against, and returns it."""
+    frozen = small_model(case.prepared.tools)
+    task: Any = case.task
+    task._held = dataclasses.replace(task._held, reference=Reference(frozen, None))
+    return frozen
 
 
 @torch.no_grad()

@@ -3,13 +3,11 @@
 import math
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM
-
 from danlu.core.batch import Batch
 from danlu.core.outputs import Outputs
 from danlu.tasks.preference import Preference
 
-from .aligned import data_of, preference_rows, sum_of_log_probs, write_base, write_rows
+from .aligned import data_of, preference_rows, sum_of_log_probs, with_reference, write_rows
 from .case import Case, make_case
 
 
@@ -18,15 +16,13 @@ def sigmoid(x: float) -> float:
 
 
 def _made(folder: Path, **options: object) -> Case:
-    base = write_base(folder)
     rows = preference_rows()
     if options["objective"] == "kto":
         rows = [
             {"prompt": row["prompt"], "completion": row["rejected" if at % 3 else "chosen"], "label": not at % 3}
             for at, row in enumerate(rows)
         ]
-    task = Preference(beta=0.2, reference=base, **options)
-    frozen = AutoModelForCausalLM.from_pretrained(base).eval()
+    task = Preference(beta=0.2, reference="elsewhere", **options)
 
     def reference(outputs: Outputs, batch: Batch) -> dict[str, float]:
         """Text by text, from the models themselves."""
@@ -69,9 +65,10 @@ def _made(folder: Path, **options: object) -> Case:
             "reward_rejected": sum(pair[1] for pair in rewards) / len(rewards),
         }
 
-    data = data_of(write_rows(rows, folder / "rows.jsonl"), base)
+    data = data_of(write_rows(rows, folder / "rows.jsonl"))
     asked = [{"prompt": row["prompt"]} for row in rows[:5]]
     case = make_case(task, data, "llama", reference, asked=asked, options={"max_tokens": 4})
+    frozen = with_reference(case) if options["objective"] != "orpo" else case.model
     return case
 
 

@@ -3,21 +3,18 @@
 import math
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM
-
 from danlu.core.batch import Batch
 from danlu.core.outputs import Outputs
 from danlu.tasks.reinforcement import Reinforcement
 
 from . import aligned
-from .aligned import data_of, preference_rows, sum_of_log_probs, write_base, write_rows
+from .aligned import data_of, preference_rows, sum_of_log_probs, with_reference, write_rows
 from .case import Case, make_case
 
 REWARDS = ("fiery", "short")
 
 
 def _made(folder: Path, **options: object) -> Case:
-    base = write_base(folder)
     rows = [{"prompt": row["prompt"], "limit": 10 + at % 7} for at, row in enumerate(preference_rows())]
     task = Reinforcement(
         rewards=tuple(f"{aligned.__name__}:{name}" for name in REWARDS),
@@ -26,10 +23,9 @@ def _made(folder: Path, **options: object) -> Case:
         max_tokens=12,
         temperature=0.8,
         eval_samples=3,
-        reference=base,
+        reference="elsewhere",
         **options,
     )
-    frozen = AutoModelForCausalLM.from_pretrained(base).eval()
 
     def reference(outputs: Outputs, batch: Batch) -> dict[str, float]:
         """Answer by answer, from the texts and the models themselves."""
@@ -42,7 +38,11 @@ def _made(folder: Path, **options: object) -> Case:
         for at, (ids, labels) in enumerate(texts):
             answer = [label for label in labels if label != -100]
             ended = answer[-1] == tools.eos_token_id
-            text = tools.decode(answer[: len(answer) - ended])
+            start = next(place for place, label in enumerate(labels) if label != -100) + 1
+            asked, whole = (
+                tools.decode(ids[:end], skip_special_tokens=True) for end in (start, start + len(answer) - ended)
+            )
+            text = whole[len(asked) :]
             given = case.prepared.valid[at // 3]
             limit = int(bytes(given["row"]).decode().rpartition('"limit": ')[2].rstrip("}"))
             values = aligned.fiery([text], [""])[0], aligned.short([text], [limit])[0]
@@ -79,9 +79,10 @@ def _made(folder: Path, **options: object) -> Case:
         }
         return found | ({"kl": sums["kl"] / sums["tokens"]} if task.beta else {})
 
-    data = data_of(write_rows(rows, folder / "rows.jsonl"), base).model_copy(update={"context": 32})
+    data = data_of(write_rows(rows, folder / "rows.jsonl"), context=32)
     asked = [{"prompt": row["prompt"]} for row in rows[:5]]
     case = make_case(task, data, "llama", reference, asked=asked, options={"max_tokens": 4})
+    frozen = with_reference(case) if task.beta else case.model
     return case
 
 

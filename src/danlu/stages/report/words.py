@@ -25,6 +25,10 @@ MEANINGS = {
     "coverage": "The share of all items that stand in anybody's list.",
     "bleu": "How many runs of one to four words it shares with the reference, 0 to 100.",
     "chrf": "How many runs of letters it shares with the reference, 0 to 100; kinder to endings than BLEU.",
+    "reward_accuracy": "The share of pairs in which the chosen answer has the greater reward. 0.5 is guessing.",
+    "reward_margin": "How much greater the reward of what is preferred is, on average.",
+    "reward": "What the reward functions give an answer, on average.",
+    "kl": "How far the model has moved from its reference, in nats a token.",
     "ter": "Edits needed to make it the reference, for each 100 of its words. Lower is better.",
 }
 """by name, without the place in a list (`ndcg@10`)"""
