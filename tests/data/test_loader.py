@@ -1,4 +1,5 @@
 import threading
+from concurrent.futures import BrokenExecutor
 
 import numpy as np
 import pytest
@@ -123,3 +124,49 @@ def test_evaluation_sees_every_example_once(numbers, size, world_size):
     seen = torch.cat([batch.example_ids_B[batch.targets_B > 0] for share in shares for batch in share])
     assert sorted(seen.tolist()) == list(range(len(numbers)))
     assert max(int(share[0].tokens_B.max()) for share in shares) == numbers.lengths.max()
+
+
+def test_a_batch_whose_worker_died_is_made_anew(numbers):
+    told, fatal = [], [3]
+
+    class Dying(Numbers):
+        def __getitem__(self, at):
+            if at in fatal:
+                fatal.remove(at)
+                raise BrokenExecutor("killed")
+            return super().__getitem__(at)
+
+    examples = Dying([1] * 8)
+    loader = Loader(examples, Sampler(examples.lengths, seed=0, shuffle=False), collate, note=told.append)
+    position, seen = Position(), []
+    for _ in range(4):
+        batch, position, _ = loader.draw(position, BatchSize(examples=2))
+        seen += batch.example_ids_B.tolist()
+    loader.close()
+    assert seen == list(range(8))
+    assert len(told) == loader.restarts == 1
+
+
+def test_a_worker_that_dies_for_ever_ends_the_run():
+    class Dead(Numbers):
+        def __getitem__(self, at):
+            raise OSError("gone")
+
+    examples = Dead([1] * 4)
+    loader = Loader(examples, Sampler(examples.lengths, seed=0), collate)
+    with pytest.raises(OSError, match="gone"):
+        loader.draw(Position(), BatchSize(examples=2))
+    loader.close()
+    assert loader.restarts == Loader.MOST_RESTARTS + 1
+
+
+def test_rows_are_read_by_several_threads_and_stay_in_order(numbers):
+    alone, many = loader(numbers), loader(numbers)
+    many.set_workers(3)
+    numbers.made.clear()
+    one, two = (each.draw(Position(), BatchSize(examples=6))[0] for each in (alone, many))
+    for each in (alone, many):
+        each.close()
+    assert torch.equal(one.example_ids_B, two.example_ids_B)
+    assert torch.equal(one.inputs["input_ids"], two.inputs["input_ids"])
+    assert any(name.startswith("danlu-reader") for _, name in numbers.made)

@@ -66,6 +66,7 @@ class Engine:
             plan.task.collate,
             rank=self.world.rank,
             world_size=self.world.size,
+            note=self._note,
         )
         self._build()
         self.flops_per_token = flops_per_token(self.model, plan.data.context)
