@@ -47,7 +47,8 @@ class Loader:
         self._world_size = world_size
         self._note = note
         self.restarts = 0
-        self._start(1)
+        self.workers = 1
+        self._pool, self._readers = self._pools()
         self._ahead: tuple[Asked, Future[tuple[Batch, Position]]] | None = None
 
     def draw(
@@ -83,10 +84,9 @@ class Loader:
             pool.shutdown(cancel_futures=True)
         self._ahead = None
 
-    def _start(self, workers: int) -> None:
-        self.workers = workers
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="danlu-loader")
-        self._readers = ThreadPoolExecutor(workers, thread_name_prefix="danlu-reader")
+    def _pools(self) -> tuple[ThreadPoolExecutor, ThreadPoolExecutor]:
+        ahead = ThreadPoolExecutor(1, thread_name_prefix="danlu-loader")
+        return ahead, ThreadPoolExecutor(self.workers, thread_name_prefix="danlu-reader")
 
     def _outliving(self, make: Callable[[], tuple[Batch, Position]], asked: Asked) -> tuple[Batch, Position]:
         try:
@@ -98,7 +98,7 @@ class Loader:
             self._note(f"a data worker died ({error}); its batch is made anew by a new one")
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._readers.shutdown(wait=False, cancel_futures=True)
-            self._start(self.workers)
+            self._pool, self._readers = self._pools()
         return self._outliving(lambda: self._make(*asked), asked)
 
     def _make(
