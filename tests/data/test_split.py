@@ -68,6 +68,17 @@ def test_few_large_tables_are_split_by_row(write, tmp_path, cache):
     assert not set(texts_of(train)) & set(texts_of(valid))
 
 
+def test_no_source_of_several_loses_all_its_tables(write, cache):
+    """A tenth is just the size of the small one, which would then never be trained on."""
+    specs = [
+        str(write(f"{name}.jsonl", [{"text": f"{name} {at}"} for at in range(n)]))
+        for name, n in (("a", 180), ("b", 20))
+    ]
+    for part in split_source(open_source(specs, cache=cache), "10%", 0):
+        assert {file.source for file in part.files} == {0, 1}
+        assert {text[0] for text in texts_of(part)} == {"a", "b"}
+
+
 def test_a_lone_text_is_split_by_its_parts(write, cache):
     text = "".join(f"paragraph {n} {'words ' * 30}\n\n" for n in range(500))
     source = open_source(str(write("book.txt", text)), cache=cache)

@@ -21,7 +21,8 @@ def split_source(source: Source, valid: str, seed: int) -> tuple[Source, Source]
     A share is taken by whole files when there are several, so that no file is on both sides: in the order of a hash
     of their content, each is taken that brings the sum of bytes nearer to the share; files with equal content stay
     together. A lone file is split by a hash of the row's place (a lone text by its parts), and so are several files
-    of rows (JSONL, CSV, Parquet) whose sizes do not allow a share within a factor of two. Neither side is ever empty.
+    of rows (JSONL, CSV, Parquet) whose sizes do not allow a share within a factor of two, or of which one of several
+    sources would lose all. Neither side is ever empty.
 
     Raises:
         DataError: there are too few rows to split.
@@ -37,7 +38,9 @@ def split_source(source: Source, valid: str, seed: int) -> tuple[Source, Source]
         return _by_row(source, share, seed)
     chosen, reached = _choose_files(source, groups, share, seed)
     near = share / _FAR_OFF <= reached <= share * _FAR_OFF
-    if not near and not any(format_named(file.format).documents for file in source.files):
+    kept = {file.source for at, file in enumerate(source.files) if at not in chosen}
+    lost = any(file.source not in kept for file in source.files)
+    if (lost or not near) and not any(format_named(file.format).documents for file in source.files):
         return _by_row(source, share, seed)
     note = () if near else (f"valid holds {reached:.1%} of the bytes instead of {valid}, since files are kept whole",)
     return _of_files(source, chosen, False, ()), _of_files(source, chosen, True, note)

@@ -71,7 +71,10 @@ class Doremi(Technique):
         where = f"techniques.{self.name()}"
         mixture = Mixture(torch.from_numpy(setting.column(self.by)))
         if len(mixture.shares_G) == 1:
-            raise RequestError("there is only one source", where=where, mend="Give data.train as a list, or remove it")
+            mend = (
+                "Give data.train as a list of several, and texts each in several files, so that the split leaves some"
+            )
+            raise RequestError("there is only one source to train on", where=where, mend=mend)
         if self.reference is not None:
             mixture._forward = make_teacher(self.reference, model, setting, where=where).forward
         return mixture
