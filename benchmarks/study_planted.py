@@ -1,6 +1,6 @@
 """Does `danlu study` say what is true? A case whose truth is known by construction, over and over with other seeds.
 
-A small language model reads ten lines, each the same beginning and ten words drawn at random, so often that it knows
+A small language model reads eight lines, each the same beginning and ten words drawn at random, so often that it knows
 them by heart; others of the kind judge it. In one study of five seeds:
 
 - `label_smoothing` at 0 is the identity: the verdict must be that there is no effect. Nothing at all may change, so
@@ -32,7 +32,7 @@ task: text-generation
 data: {train: few.txt, valid: many.txt, context: 32, tokenizer: {train: bpe, size: 300}, cache: cache}
 model: {design: {family: llama, layers: 1, width: 32, heads: 2}}
 train:
-  budget: {steps: 70}
+  budget: {steps: 90}
   batch: {tokens: 256}
   micro_batch: 8
   precision: fp32
@@ -88,9 +88,10 @@ def main(repetitions: int, seeds: int, first: int) -> int:
 
 
 def _write(place: Path) -> None:
-    for name, number in (("few", 10), ("many", 60)):
-        draw = random.Random(name)
-        lines = ["the furnace of the alchemist melts " + " ".join(draw.choices(WORDS, k=10)) for _ in range(number)]
+    beginning = "the furnace of the old alchemist in the white tower melts "
+    for seed, name, number in ((1, "few", 8), (2, "many", 60)):
+        draw = random.Random(seed)
+        lines = [beginning + " ".join(draw.choice(WORDS) for _ in range(10)) for _ in range(number)]
         (place / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
     (place / "planted.yaml").write_text(RECIPE, encoding="utf-8")
 

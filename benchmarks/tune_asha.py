@@ -12,6 +12,7 @@ Trial n of a seed has the same values in both, so ASHA can only win by stopping 
 import argparse
 import asyncio
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -54,30 +55,35 @@ def main(words: argparse.Namespace) -> None:
             rows = {}
             for pruner, trials in (("none", words.trials), ("asha", 3 * words.trials)):
                 asked = [f"seed={seed}", f"tune.pruner={pruner}", f"tune.trials={trials}"]
-                limit = sum(row["steps"] for row in rows.get("none", [])) or float("inf")
-                rows[pruner] = _search(path, asked, Path(name) / pruner / str(seed), limit)
+                known = rows.get("none", [])
+                limit = sum(row["steps"] for row in known) or float("inf")
+                rows[pruner] = _search(path, asked, Path(name) / pruner / str(seed), limit, _best(known))
             share = _compare(rows["none"], rows["asha"], seed)
             shares.append(share)
-    known = [share for share in shares if share is not None]
-    if known:
-        median = statistics.median(known)
+    reached = [share for share in shares if share is not None]
+    if reached:
+        median = statistics.median(reached)
         print(f"ASHA has random search's best after {median:.0%} of its steps (median); {_all(shares)}")
-    print(f"at half the steps or before in {sum(share <= 0.5 for share in known)} of {len(shares)} seeds")
+    print(f"at half the steps or before in {sum(share <= 0.5 for share in reached)} of {len(shares)} seeds")
     print(f"{time.monotonic() - started:.0f} s")
 
 
-def _search(path: Path, asked: list[str], out: Path, limit: float) -> list[dict[str, Any]]:
-    """The trials with their steps, in order; ends by itself when as many steps are done as `limit` says."""
+def _search(path: Path, asked: list[str], out: Path, limit: float, goal: float) -> list[dict[str, Any]]:
+    """The trials with their steps, in order; it ends when `limit` steps are done, or a trial has the score `goal`."""
     done = 0
 
     def hear(search: Any, trial: Any) -> None:
         nonlocal done
         done += _steps(search.run_folder(trial.number))
-        if done >= limit:
+        if done >= limit or (trial.state == "finished" and trial.scores["loss"] <= goal):
             search.config = search.config.model_copy(update={"trials": 1})  # it asks for no further trial
 
     folder, _ = tune(load_recipe(path, asked), out=out, hear=hear)
     return [{**trial, "steps": _steps(folder / trial["run"])} for trial in read_results(folder)["trials"]]
+
+
+def _best(trials: list[dict[str, Any]]) -> float:
+    return min((trial["scores"]["loss"] for trial in trials if trial["state"] == "finished"), default=-math.inf)
 
 
 def _steps(folder: Path) -> int:
@@ -86,15 +92,14 @@ def _steps(folder: Path) -> int:
 
 def _compare(random: list[dict[str, Any]], asha: list[dict[str, Any]], seed: int) -> float | None:
     """Prints one seed; returns the share of random search's steps after which ASHA has its best score."""
-    best = min(trial["scores"]["loss"] for trial in random if trial["state"] == "finished")
+    best = _best(random)
     whole, whole_seconds = _until(random, None)
     first, _ = _until(random, best)
     mine, my_seconds = _until(asha, best)
     pruned = sum(trial["state"] == "pruned" for trial in asha)
     said = f"seed {seed}: random best {best:.4f} after {first} of {whole} steps"
     if mine is None:
-        found = min(trial["scores"]["loss"] for trial in asha if trial["state"] == "finished")
-        print(f"{said}; ASHA does not have it: {found:.4f}, {pruned} of {len(asha)} pruned", flush=True)
+        print(f"{said}; ASHA does not have it: {_best(asha):.4f}, {pruned} of {len(asha)} pruned", flush=True)
         return None
     times = f"{my_seconds:.0f} of {whole_seconds:.0f} s"
     print(f"{said}; ASHA after {mine} ({mine / whole:.0%}; {times}), {pruned} of {len(asha)} pruned", flush=True)
