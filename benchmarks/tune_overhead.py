@@ -130,7 +130,8 @@ def _ray_elsewhere(python: str, place: Path, trials: int) -> None:
 
 
 def _in_ray(place: Path, trials: int) -> None:
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AIR_NEW_OUTPUT="0")
+    # Ray's workers give way to all others unless told not to; the other sides do not
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_AIR_NEW_OUTPUT="0", RAY_worker_niceness="0")
     import ray
     from ray import tune
 
