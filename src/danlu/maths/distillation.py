@@ -76,3 +76,29 @@ def sum_in_chunks(loss_of: Callable[[slice], Tensor], length: int, chunk: int) -
         for start in range(0, length, chunk)
     ]
     return torch.stack(parts).sum()
+
+
+def hidden_distance(student: Tensor, teacher: Tensor, kind: Literal["mse", "cosine"] = "mse") -> Tensor:
+    """How far hidden states of one width are apart, (..., D) -> (...) in fp32.
+
+    mse     1/D Σ_d (s_d − t_d)²       (Romero et al. 2015, "FitNets", equation 3; Jiao et al. 2020, "TinyBERT", 7)
+    cosine  1 − s · t / (|s| |t|)       (Sanh et al. 2019, "DistilBERT", section 3)
+    """
+    student, teacher = student.float(), teacher.float()
+    if kind == "cosine":
+        return 1.0 - functional.cosine_similarity(student, teacher, dim=-1)
+    return (student - teacher).square().mean(-1)
+
+
+def attention_distance(student: Tensor, teacher: Tensor, kind: Literal["kl", "mse"] = "kl") -> Tensor:
+    """How far two attention maps are apart for each query, the mean over heads: (B, H, T, S) -> (B, T) in fp32.
+
+    kl   Σ_s a_s (log a_s − log b_s), a the teacher's       (Wang et al. 2020, "MiniLM", equation 6)
+    mse  Σ_s (a_s − b_s)²                                   (Jiao et al. 2020, "TinyBERT", equation 6, on the weights)
+    """
+    student, teacher = student.float(), teacher.float()
+    if kind == "mse":
+        return (student - teacher).square().sum(-1).mean(1)
+    least = torch.finfo(torch.float32).tiny  # a masked key has exactly 0 in both, and 0 log 0 = 0
+    kl_BHT = (torch.xlogy(teacher, teacher) - torch.xlogy(teacher, student.clamp_min(least))).sum(-1)
+    return kl_BHT.mean(1)
