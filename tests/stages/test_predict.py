@@ -5,6 +5,7 @@ import json
 import pytest
 
 from danlu.core.errors import DataError, RequestError
+from danlu.data.config import DataConfig
 from danlu.stages.predict import predict
 from danlu.tasks.text_generation import TextGeneration
 
@@ -90,3 +91,20 @@ def test_a_file_without_a_prompt_is_told(tiny_model, tmp_path):
     path.write_text("a,b\nx,y\n")
     with pytest.raises(DataError, match="no column for the text; its columns are a, b"):
         predict(tiny_model, input=path, out=tmp_path / "out.jsonl")
+
+
+def test_a_student_trains_on_what_its_teacher_wrote_as_it_is(tiny_model, rows, tmp_path):
+    """Sequence-level distillation: the answers stand under the name that the student's recipe knows."""
+    taught = tmp_path / "taught.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": text, "response": "people's"}) + "\n" for text in PROMPTS))
+    predict(tiny_model, input=rows, out=taught, options={"max_tokens": 5}, column="response")
+    made = read(taught)
+    assert all(row.keys() == {"prompt", "response", "finish"} and row["response"] != "people's" for row in made)
+    tokenizer = {"from": str(tiny_model)}
+    task = TextGeneration()
+    data = DataConfig(train=str(taught), valid="20%", context=64, tokenizer=tokenizer, cache=str(tmp_path / "cache"))
+    prepared = task.prepare(data, seed=0, base=None, say=lambda _: None)
+    assert prepared.found["format"] == "prompt"
+    row = prepared.train.pieces[0]
+    answer = prepared.tools.decode(row["input_ids"][row["labels"] != -100], skip_special_tokens=True)
+    assert any(answer and answer in one["response"] for one in made)

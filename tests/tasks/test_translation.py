@@ -213,3 +213,15 @@ def test_own_metrics_see_the_texts(home: Path, monkeypatch: pytest.MonkeyPatch) 
     evaluator = task.evaluator()
     evaluator.absorb((1.0, 1, [Translated(0, 2, "fire", "Feuer", "Feuer"), Translated(1, 2, "wood", "Hol", "Holz")]))
     assert evaluator.result()["exact"] == 0.5
+
+
+def test_a_student_learns_from_what_its_teacher_translated(tmp_path: Path) -> None:
+    """Sequence-level distillation (Kim and Rush 2016): one command, and one line of the student's recipe."""
+    teacher = train(read_tree(tree(tmp_path, 30)), out=tmp_path / "teacher")
+    predict(teacher, input=tmp_path / "train.jsonl", out=tmp_path / "taught.jsonl", column="de")
+    written = lines(tmp_path / "taught.jsonl")
+    assert [row["en"] for row in written] == [row["en"] for row in lines(tmp_path / "train.jsonl")]
+    recipe = tree(tmp_path, 2)
+    recipe["data"]["train"] = str(tmp_path / "taught.jsonl")
+    student = train(read_tree(recipe), out=tmp_path / "student")
+    assert json.loads((student / "summary.json").read_text())["status"] == "finished"

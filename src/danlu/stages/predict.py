@@ -16,6 +16,7 @@ from danlu.stages.evaluate import check_writable
 from danlu.stages.trained import OpenModel, open_model
 
 FLUSH_SECONDS = 1.0
+PREDICTION = "prediction"
 
 
 def predict(
@@ -25,6 +26,7 @@ def predict(
     out: Path,
     task: str | None = None,
     options: Mapping[str, object] | None = None,
+    column: str = PREDICTION,
     say: Callable[[int], None] | None = None,
 ) -> int:
     """Writes what `model` makes of each row of `input` as JSON lines, and returns how many there are.
@@ -38,6 +40,8 @@ def predict(
         input: a source as in a recipe's `data.train`.
         task: what the model is for, where danlu.json does not say.
         options: the task's own, such as max_tokens, temperature, seed and logprob for text.
+        column: what the prediction is called; another name than `prediction` takes the place of the row's own field, so
+            that a student can be trained on the file as on the data that it came from.
         say: called now and then with the number of rows done.
 
     Raises:
@@ -51,10 +55,12 @@ def predict(
     opened = open_model(model, task=task)
     taught = {name: opened.data[name] for name in opened.task.taught if opened.data.get(name) is not None}
     with _appearing_whole(out) as file:
-        return _write(file, _predictions(opened, source, {**taught, **(options or {})}), say)
+        return _write(file, _predictions(opened, source, {**taught, **(options or {})}, column), say)
 
 
-def _predictions(opened: OpenModel, source: Source, options: Mapping[str, object]) -> Iterator[dict[str, object]]:
+def _predictions(
+    opened: OpenModel, source: Source, options: Mapping[str, object], column: str
+) -> Iterator[dict[str, object]]:
     """Each row's fields and its prediction's; a row waits only as long as the task holds on to it."""
     waiting: list[Row] = []
 
@@ -66,7 +72,9 @@ def _predictions(opened: OpenModel, source: Source, options: Mapping[str, object
     try:
         for made in opened.task.predict(opened.model, opened.tools, fields(), options):
             row = waiting.pop(0)
-            if taken := made.keys() & row.fields.keys():
+            asked_for = {column} - {PREDICTION}
+            made = {column if name == PREDICTION else name: value for name, value in made.items()}
+            if taken := (made.keys() & row.fields.keys()) - asked_for:
                 name = sorted(taken)[0]
                 raise BadRow(
                     file=row.file, number=row.number, field=name, problem="has the name of a result", mend="Rename it"

@@ -25,6 +25,9 @@ def command(
     task: Annotated[
         str | None, typer.Option(metavar="TASK", help="What the model is for, where it does not say itself.")
     ] = None,
+    column: Annotated[
+        str, typer.Option("--as", metavar="COLUMN", help="The column for the answer, in the place of the row's own.")
+    ] = "prediction",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing.")] = False,
 ) -> None:
     """Let a model answer each row of a file.
@@ -38,6 +41,7 @@ def command(
         typer.echo(f"{number} rows", err=True)
 
     chosen = options_of(options or [])
-    number = predict(model, input=source, out=out, task=task, options=chosen, say=None if quiet else say)
+    told = None if quiet else say
+    number = predict(model, input=source, out=out, task=task, options=chosen, column=column, say=told)
     if not quiet:
         typer.echo(f"{number} rows written to {out}")
