@@ -22,6 +22,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         if "Tasks" in entry:
             pages = sorted(Path(config.docs_dir, "tasks").glob("*.md"))
             entry["Tasks"] += [f"tasks/{page.name}" for page in pages]
+        if "Findings" in entry:
+            entry["Findings"] += [f"findings/{name}.md" for name in findings()]
         if "Techniques" in entry:
             entry["Techniques"] += [{folder.capitalize(): pages} for folder, pages in sorted(folders.items())]
     return config
@@ -33,6 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "recipe.md": recipe_page(),
         "commands.md": commands_page(),
         "techniques/index.md": techniques_page(),
+        "findings/index.md": findings_page(),
     }
     for path, content in pages.items():
         files.append(File.generated(config, path, content=content))
@@ -40,8 +43,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Adds the options, from the class, to the page of each technique."""
+    """Adds the options, from the class, to the page of each technique, and the thresholds to that of each finding."""
     name = Path(page.file.src_uri).stem
+    if page.file.src_uri.startswith("findings/") and name in findings():
+        return f"{markdown.rstrip()}\n\n## Thresholds\n\n{reference.table(diagnosis(name))}\n"
     if not page.file.src_uri.startswith("techniques/") or name not in techniques():
         return markdown
     cls = technique(name)
@@ -122,6 +127,36 @@ identity.
 {techniques_table("")}
 To add your own, see [Add a technique](../add-a-technique.md).
 """
+
+
+def findings_page() -> str:
+    """The list of all findings."""
+    rows = ["| finding | when |", "|---|---|"]
+    for name in findings():
+        about = reference.about(diagnosis(name)).partition("\n\n")[0].replace("\n", " ").removesuffix(":")
+        rows.append(f"| [`{name}`]({name}.md) | {about} |")
+    head = """# Findings
+
+What a run may say of itself. Each rests on its own readings, written beside it in the journal; a `note` is worth
+knowing, a `warning` is a fault, after a `serious` one nothing good can come of the run as it is.
+
+"""
+    return head + "\n".join(rows) + "\n"
+
+
+def findings() -> list[str]:
+    """The names of danlu's own findings."""
+    from danlu.core import discover
+
+    return sorted(name for name, path in discover.paths("danlu.monitor.findings").items() if path.startswith("danlu."))
+
+
+def diagnosis(name: str) -> type:
+    """The class that finds it."""
+    from danlu.core import discover
+    from danlu.monitor.findings.base import Diagnosis
+
+    return discover.find("danlu.monitor.findings", name, Diagnosis)
 
 
 def techniques_table(folder: str) -> str:

@@ -128,11 +128,12 @@ def _reinitialise(engine: "Engine", action: Reinitialise) -> None:
         raise RefusedError("the weights were trained before, and are worth more than new ones")
     model = cast(PreTrainedModel, engine.model)
     known = dict(model.named_modules())
-    missing = [name for name in action.modules if name not in known]
+    named = {name: next((full for full in known if f".{full}".endswith(f".{name}")), None) for name in action.modules}
+    missing = [name for name, full in named.items() if full is None]
     if missing:
         raise RefusedError(f"the model has no module {missing[0]}")
     torch.manual_seed(seed_of(engine.plan.seed, "reinitialise", engine.clock.step))
-    for part in dict.fromkeys(part for name in action.modules or ("",) for part in known[name].modules()):
+    for part in dict.fromkeys(part for name in named.values() or ("",) for part in known[name or ""].modules()):
         for tensor in (part, *part.parameters(recurse=False), *part.buffers(recurse=False)):
             tensor._is_hf_initialized = False  # type: ignore[union-attr]
         model._init_weights(part)

@@ -1,6 +1,7 @@
 """Each diagnosis on series where it must speak, and on healthy ones where it must not."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,6 +37,11 @@ def _rounds(diagnosis, losses, rates=None, evaluations=()):
             history.add_evaluation(Evaluation(step=step, metrics=metrics, judged="loss", better="lower"))
         told += diagnosis.diagnose(history)
     return told
+
+
+def test_every_finding_has_its_page():
+    pages = Path(__file__).parents[3] / "docs" / "findings"
+    assert sorted(page.stem for page in pages.glob("*.md")) == sorted(cls.name() for cls in all_diagnoses())
 
 
 def test_all_findings_are_found_by_path():

@@ -66,10 +66,10 @@ def test_what_cannot_learn_is_named():
     fine = {"gradients_kept": 0.0, **_grads(1, 1, 1)}
     assert FrozenParameters().diagnose(_history(fine)) == []
     (finding,) = FrozenParameters().diagnose(_history(fine | {"forgotten/layers.1": 1.0}))
-    assert finding.severity == "serious"
+    assert finding.severity == "warning"
     assert finding.sentence.startswith("layers.1 cannot learn")
     trained = {"gradients_kept": 0.0, "layer_grad_norm/layers.0": 1.0, "frozen/layers.1": 1.0}
-    assert FrozenParameters().diagnose(_history(trained))[0].severity == "serious"
+    assert FrozenParameters().diagnose(_history(trained))[0].severity == "warning"
     below = {"gradients_kept": 0.0, "layer_grad_norm/layers.1": 1.0, "frozen/layers.0": 1.0, "frozen/embed": 1.0}
     assert FrozenParameters().diagnose(_history(below))[0].severity == "note"
     mended = _history(fine | {"forgotten/layers.1": 1.0}, fine)

@@ -13,7 +13,12 @@ class Revive(Controller):
     before. Expected: the loss falls.
     """
 
-    answers: ClassVar[tuple[str, ...]] = ("dead_units", "saturated_activations", "exploding_gradients", "rate_too_high")
+    answers: ClassVar[tuple[str, ...]] = (
+        "dead_units",
+        "saturated_activations",
+        "exploding_gradients",
+        "bad_initialisation",
+    )
     order: ClassVar[int] = 10
 
     max_actions: int = 2

@@ -1,5 +1,6 @@
 """The model starts out far worse than guessing."""
 
+from danlu.core.action import Reinitialise
 from danlu.core.finding import Finding
 from danlu.monitor.findings.base import Diagnosis, History
 
@@ -27,4 +28,5 @@ class BadInitialisation(Diagnosis):
         )
         evidence = {"loss": losses[0], "chance_loss": chance[0]}
         evidence |= {f"activation_rms/{layer}": value for layer, value in values.items()}
-        return self.found(history.steps("loss", 1)[0], sentence, evidence)
+        anew = Reinitialise(because="the initial weights are too large")
+        return self.found(history.steps("loss", 1)[0], sentence, evidence, suggests=(anew,))

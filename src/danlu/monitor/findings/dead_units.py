@@ -1,5 +1,6 @@
 """A layer whose units never fire."""
 
+from danlu.core.action import Reinitialise
 from danlu.core.finding import Finding
 from danlu.monitor.findings.base import Diagnosis, History
 
@@ -27,4 +28,6 @@ class DeadUnits(Diagnosis):
             "that threw them there"
         )
         evidence = {f"dead_units/{name}": values[-1] for name, values in dead.items()}
-        return self.found(history.steps(f"dead_units/{layer}", 1)[0], sentence, evidence, severity="serious")
+        anew = Reinitialise(because=f"the units of {layer} are dead", modules=tuple(dead))
+        step = history.steps(f"dead_units/{layer}", 1)[0]
+        return self.found(step, sentence, evidence, severity="serious", suggests=(anew,))

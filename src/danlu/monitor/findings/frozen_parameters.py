@@ -1,6 +1,5 @@
 """Parameters that ought to be trained and are not."""
 
-from danlu.core.action import Stop
 from danlu.core.finding import Finding
 from danlu.monitor.findings.base import Diagnosis, History, blocks
 
@@ -44,8 +43,7 @@ class FrozenParameters(Diagnosis):
             f"{names} cannot learn: {reason}. The rest of the model trains around what chance put there. Mend the "
             "model or the optimiser's parameter groups and start anew"
         )
-        stop = Stop(because=f"{names} cannot learn: {reason}", failed=True)
-        return self.found(looked[0], sentence, evidence, severity="serious", suggests=(stop,))
+        return self.found(looked[0], sentence, evidence)
 
     def _newest(self, history: History, name: str, step: int) -> dict[str, float]:
         parts = history.parts(name)
