@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
+
 import danlu
 from danlu.recipe.load import load_recipe
 from danlu.recipe.recipe import Recipe
@@ -103,8 +105,6 @@ def _danlu(recipe: Recipe, place: Path) -> None:
 
 
 def _by_hand(place: Path, trials: int) -> None:
-    import optuna
-
     def objective(trial: optuna.Trial) -> float:
         return _trial(place, f"hand{trial.number}", trial.suggest_float("lr", 1e-4, 1e-2, log=True))
 
