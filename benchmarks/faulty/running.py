@@ -22,7 +22,10 @@ from danlu.data.loader import batches
 from danlu.data.sampler import BatchSize
 from danlu.dist.world import World
 from danlu.models.build import build_model
+from danlu.recipe import document
 from danlu.recipe.recipe import Recipe
+from danlu.recipe.resolved import resolved_tree
+from danlu.stages.report.records import load_run
 from danlu.stages.train import _plan
 from danlu.train.engine import Engine
 from danlu.train.evaluation import evaluate
@@ -92,9 +95,16 @@ class Seen:
 def run(job: Job, *, keep: Path | None = None) -> Outcome:
     """Runs it in this process. `keep` is a folder for the run's journal and checkpoints; else they are thrown away."""
     folder = keep or Path(tempfile.mkdtemp(prefix="danlu-fault-"))
+    known = FAULTS.get(job.fault)
     try:
         with _limited():
-            return _run(job, folder)
+            prepared(job.task)
+            tree = recipe_of(job)
+            first = _run(job, tree, folder)
+            if job.policy != "danlu" or known is None or not known.rounds:
+                return first
+            tree = _corrected(tree, folder)
+            return first if tree is None else _joined(first, _run(job, tree, folder / "next"))
     finally:
         if keep is None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -115,11 +125,38 @@ def recipe_of(job: Job) -> Tree:
     return tree
 
 
-def _run(job: Job, folder: Path) -> Outcome:
+def _corrected(tree: Tree, folder: Path) -> Tree | None:
+    """What danlu makes of the recipe for the next round; None where it would change nothing.
+
+    No recipe's file can name a task that only the benchmark knows: while it is looked at, another has its place.
+    """
+    from danlu.stages.improve import changes_for
+
+    shown = resolved_tree(Recipe.model_validate({**tree, "task": "image-classification"}))
+    (folder / "recipe.yaml").write_text(document.dump(shown))
+    found = load_run(folder)
+    changes = changes_for(found.recipe, found)
+    for change in changes:
+        *path, last = change.place.split(".")
+        section = tree
+        for name in path:
+            section = section.setdefault(name, {})
+        section[last] = change.after
+    return tree if changes else None
+
+
+def _joined(first: Outcome, second: Outcome) -> Outcome:
+    """The next round's result, with the findings and the costs of both."""
+    both = {name: getattr(first, name) + getattr(second, name) for name in ("steps", "rows", "seconds", "cpu_seconds")}
+    told = {name: getattr(first, name) + getattr(second, name) for name in ("findings", "actions", "verdicts")}
+    return dataclasses.replace(second, **both, **told)
+
+
+def _run(job: Job, tree: Tree, folder: Path) -> Outcome:
     known = FAULTS.get(job.fault)
     fault = None if job.reference else known
     data, test = prepared(job.task)
-    recipe = Recipe.model_validate(recipe_of(job))
+    recipe = Recipe.model_validate(tree)
     damage = Damage(task=job.task, seed=job.seed, rng=np.random.default_rng(seed_of(job.seed, "fault", job.fault)))
     if known is not None:
         data = known.shared(data, damage)
@@ -177,12 +214,21 @@ def _train(job: Job, plan: Plan, test: ExampleSet, fault: Fault | None, damage: 
         seconds=seconds,
         cpu_seconds=cpu,
         rate=_rate(records),
-        findings=[r for r in records if r["kind"] == "finding"],
+        findings=[r if r["kind"] == "finding" else _as_finding(r) for r in records if _is_finding(r)],
         actions=[r for r in records if r["kind"] == "action"],
         verdicts=[r for r in records if r["kind"] == "verdict"],
         notes=damage.notes(seen.ids),
         stops=watch.told() if watch is not None else None,
     )
+
+
+def _is_finding(record: Mapping[str, Any]) -> bool:
+    return record["kind"] == "finding" or (record["kind"] == "note" and "worker died" in record["text"])
+
+
+def _as_finding(note: Mapping[str, Any]) -> dict[str, Any]:
+    """The loader tells of a dead worker in a note, since it has replaced it already."""
+    return {**note, "name": "worker_killed", "severity": "warning", "sentence": note["text"], "evidence": {}}
 
 
 def _score(job: Job, engine: Engine, test: ExampleSet) -> float:
