@@ -141,8 +141,8 @@ def _special_tokens(tokenizer: Tools) -> dict[str, int]:
     return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}
 
 
-def token_loss(outputs: Outputs, batch: Batch, **shape: float) -> Tensor:
-    """Cross-entropy summed over `batch.labels["tokens"]`, each row times its weight; `shape` as of `shape_of`."""
+def token_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Tensor:
+    """Cross-entropy summed over `batch.labels["tokens"]`, each row times its weight; its shape as of `shape_of`."""
     labels_BT = batch.labels["tokens"]
     assert isinstance(labels_BT, Tensor)
     weights_N = None
@@ -157,10 +157,13 @@ def token_loss(outputs: Outputs, batch: Batch, **shape: float) -> Tensor:
             bias_V=outputs.head.bias,
             weights_N=weights_N,
             return_rows=True,
-            **shape,
+            label_smoothing=label_smoothing,
+            focal_gamma=focal_gamma,
         )
     else:
-        losses_N, plain_N = cross_entropies(outputs.logits.flatten(0, -2), labels_N, **shape)
+        losses_N, plain_N = cross_entropies(
+            outputs.logits.flatten(0, -2), labels_N, label_smoothing=label_smoothing, focal_gamma=focal_gamma
+        )
         loss = weighted_sum(losses_N, weights_N)
     outputs.losses_B = plain_N.view(labels_BT.shape).sum(1)
     return loss
