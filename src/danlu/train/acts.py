@@ -40,7 +40,7 @@ class RefusedError(Exception):
 
 def standby(given: Iterable[Technique], mode: Mode) -> list[Technique]:
     """The techniques that the recipe leaves out and that controllers may want, switched off but with their dials."""
-    present, ready = list(given), []
+    present, ready = list(given), list[Technique]()
     for name in _STANDBY if mode == "auto" else ():
         cls = discover.find("danlu.techniques", name, Technique)
         technique = cls(**cls.off)  # type: ignore[arg-type]

@@ -56,6 +56,8 @@ class _LogProbs(torch.autograd.Function):
         wanted = [leaf for leaf in leaves if leaf is not None and leaf.requires_grad]
         with torch.enable_grad(), torch.autocast(grad_N.device.type, dtype=ctx.dtype, enabled=ctx.mixed):
             hidden_ND, weight_VD, bias_V = leaves
+            assert hidden_ND is not None
+            assert weight_VD is not None
             loss = linear_cross_entropy(hidden_ND, weight_VD, labels_N, bias_V=bias_V, weights_N=-grad_N)
         found = iter(torch.autograd.grad(loss, wanted))
         return (*(next(found) if leaf is not None and leaf.requires_grad else None for leaf in leaves), None)
