@@ -55,7 +55,8 @@ def main() -> None:
     print(f"{len(jobs)} runs in {minutes:.1f} minutes")
     if asked.out:
         whole = {"minutes": minutes, "measures": told.numbers, "outcomes": [as_json(out) for out in results.all]}
-        asked.out.write_text(json.dumps(whole, indent=1))
+        plain = json.loads(json.dumps(whole), parse_constant=lambda _word: None)  # what is not a number is null
+        asked.out.write_text(json.dumps(plain, indent=1))
 
 
 def _asked() -> argparse.Namespace:

@@ -44,6 +44,7 @@ def table_of(results: Results, chosen: Sequence[Cell], policies: Sequence[str]) 
         "R danlu",
         *rivals,
         "smdebug",
+        "compute",
         "met",
         "why",
     ]
@@ -64,6 +65,7 @@ def table_of(results: Results, chosen: Sequence[Cell], policies: Sequence[str]) 
                 _ratio(mine.rescue),
                 *(_ratio(other.rescue if other else math.nan) for other in others),
                 _ratio(rescue_by_stopping(results, cell)),
+                _ratio(mine.compute),
                 "yes" if mine.met else "NO",
                 mine.why,
             ]
