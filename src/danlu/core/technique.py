@@ -72,15 +72,13 @@ class StepContext:
 class Setting:
     """What a technique may know of the run that it starts in.
 
-    `tools` is the tokenizer or processor; `examples` names the training examples: equal names, equal examples;
-    `auto_class` is the transformers Auto class of the task's models. `lengths_N` holds the tokens of each training
-    example, and `column(name)` a whole number of each, (N,): its class by `label`, the place of its source in the list
-    `data.train` by `source`; a RequestError where the data do not tell.
+    `tools` is the tokenizer or processor; `examples` names the training examples: equal names, equal examples.
+    `lengths_N` holds the tokens of each training example, and `column(name)` a whole number of each, (N,): its class by
+    `label`, the place of its source in the list `data.train` by `source`; a RequestError where the data do not tell.
     """
 
     tools: Any = None
     examples: str = ""
-    auto_class: str = ""
     lengths_N: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     column: Callable[[str], np.ndarray] = _untold
 

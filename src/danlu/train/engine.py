@@ -92,7 +92,6 @@ class Engine:
         setting = Setting(
             tools=plan.data.tools,
             examples=plan.data.train.fingerprint,
-            auto_class=plan.task.model_class,
             lengths_N=np.asarray(plan.data.train.lengths),
             column=functools.partial(column_of, plan.data.train),
         )
