@@ -91,8 +91,10 @@ class Branch(Action):
 
 
 class Reinitialise(Action):
-    """Draws the weights of these modules anew, as the model's own class initialises them; all of them where none is
-    named."""
+    """Draws the weights of these modules anew, as the model's own class initialises them; without names, of all.
+
+    A module is named by its path in the model, or by the end of it.
+    """
 
     modules: tuple[str, ...] = ()
 

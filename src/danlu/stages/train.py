@@ -25,6 +25,7 @@ from danlu.optim.build import build_optimizer
 from danlu.recipe.load import load_recipe
 from danlu.recipe.recipe import Recipe
 from danlu.recipe.resolved import resolved_tree, resolved_yaml
+from danlu.stages.improve import write_next
 from danlu.stages.report import write_report
 from danlu.stages.run_folder import new_run_folder, run_to_resume, write_atomically, write_summary
 from danlu.stages.summary import summarise
@@ -292,6 +293,8 @@ def _end(plan: Plan, engine: Engine | None, ending: Ending) -> None:
         speed=engine.speed() if engine else {},
     )
     if plan.world.is_first:
+        if ending.status == "failed" or (engine is not None and engine.stop is not None and engine.stop.next_recipe):
+            write_next(plan.folder)
         write_summary(plan.folder, summarise(plan.folder))
         write_report(plan.folder)
 

@@ -23,8 +23,11 @@ class Quarantine(Controller):
             reading=name, direction="down" if better == "lower" else "up", by=-0.1, after=after
         )
         return [
-            action.model_copy(update={"expects": expects or None, "because": finding.name.replace("_", " ")})
+            QuarantineData(
+                example_ids=tuple(sorted(finding.example_ids)),
+                because=finding.name.replace("_", " "),
+                expects=expects or None,
+            )
             for finding in now.findings
-            for action in finding.suggests
-            if isinstance(action, QuarantineData) and action.example_ids
+            if finding.example_ids
         ]

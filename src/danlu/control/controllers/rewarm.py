@@ -25,9 +25,10 @@ class Rewarm(Controller):
     def decide(self, now: Situation) -> list[Action]:
         rates = now.past.series("learning_rate")
         began_warm = bool(rates) and rates[0] >= 0.5 * max(rates)
-        if now.clock.progress > self.early or not began_warm or "learning_rate" in now.turned:
+        grave = [finding for finding in now.findings if finding.name != "nan_loss" or finding.severity == "serious"]
+        if now.clock.progress > self.early or not grave or not began_warm or "learning_rate" in now.turned:
             return []
-        because = f"{now.findings[0].name.replace('_', ' ')} at the start, without a warm-up"
+        because = f"{grave[0].name.replace('_', ' ')} at the start, without a warm-up"
         warm = now.steps(0.05, least=20)
         expects = Expectation(reading="loss", by=0.0, after=2 * warm)
         return [

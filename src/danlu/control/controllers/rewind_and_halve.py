@@ -27,9 +27,10 @@ class RewindAndHalve(Controller):
     """steps that must lie between two times"""
 
     def decide(self, now: Situation) -> list[Action]:
-        finding = now.findings[0]
-        if "learning_rate" not in now.dials:
+        grave = [finding for finding in now.findings if finding.name != "nan_loss" or finding.severity == "serious"]
+        if not grave or "learning_rate" not in now.dials:
             return []
+        finding = grave[0]
         times = len(now.acted)
         factor = now.factor("learning_rate") * 0.5 ** (times + 1)
         because = f"{finding.name.replace('_', ' ')}: the learning rate is most likely too high"

@@ -14,6 +14,8 @@ class StopOnNan(Controller):
     guard: ClassVar[bool] = True
 
     def decide(self, now: Situation) -> list[Action]:
+        if now.findings[0].severity != "serious":
+            return []
         finding = now.findings[0]
         step, loss = int(finding.evidence["step"]), finding.evidence["loss"]
         return [Stop(because=f"the loss became {loss} at step {step}", failed=True)]

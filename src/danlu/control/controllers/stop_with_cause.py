@@ -16,10 +16,8 @@ class StopWithCause(Controller):
     answers: ClassVar[tuple[str, ...]] = (
         "vanishing_gradients",
         "frozen_parameters",
+        "gradients_not_zeroed",
         "shuffled_labels",
-        "leakage",
-        "dead_units",
-        "saturated_activations",
     )
     order: ClassVar[int] = 80
 
