@@ -12,9 +12,9 @@ from danlu.core.action import Action, Expectation, Rollback, SetDial
 class RewindAndHalve(Controller):
     """Answers a run that diverges, oscillates, overflows or moves too fast: back to the last good state, lower rate.
 
-    The first time the rate is halved, then divided by 4, then by 8, ...: a rate that is a hundred times too high is
-    found in four tries. A loss that is no number right after it went back has another cause, and is left to others.
-    Expected: the loss no higher than it was.
+    The first time the rate is halved, then divided by 4, then by 8, ..., or by more where the finding says so: a rate
+    that is a hundred times too high is found in four tries. A loss that is no number right after it went back has
+    another cause, and is left to others. Expected: the loss no higher than it was.
     """
 
     answers: ClassVar[tuple[str, ...]] = ("divergence", "rate_too_high", "oscillation", "nan_loss")
@@ -32,7 +32,8 @@ class RewindAndHalve(Controller):
             return []
         finding = grave[0]
         times = len(now.acted)
-        factor = now.factor("learning_rate") * 0.5 ** (times + 1)
+        asked = (a.number for a in finding.suggests if isinstance(a, SetDial) and a.kind == "scale" and a.number)
+        factor = now.factor("learning_rate") * min(0.5 ** (times + 1), *asked, 1.0)
         because = f"{finding.name.replace('_', ' ')}: the learning rate is most likely too high"
         expects = Expectation(reading="loss", by=_by(finding.evidence.get("loss")), after=now.steps(0.05, least=20))
         return [
