@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MOST_BYTES = 64 << 20
 """the largest state that is kept in memory; it is part of each checkpoint too, so that a resumed run has it"""
 _LEVEL = 3
+_ROOM = 0.1
+"""how much above its level the loss after a snapshot may be, in parts of it"""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,13 +50,14 @@ class Snapshot:
 
 
 class Good:
-    """Keeps the newest state at which the training loss stood at its best level."""
+    """Keeps the newest state at which, and after which, the training loss stood at its best level."""
 
     def __init__(self, engine: "Engine") -> None:
         tensors = _tensors(state_of(engine.module, engine.optimizer, frozen=False))
         num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
         self.small = 3 * num_bytes <= MOST_BYTES  # the optimiser's state is not made yet: two numbers a weight at most
         self.snapshot: Snapshot | None = None
+        self._waiting: Snapshot | None = None
         self._losses: list[float] = []
 
     def begin(self, engine: "Engine") -> None:
@@ -63,23 +66,31 @@ class Good:
             self.snapshot = Snapshot.take(engine)
 
     def hear(self, engine: "Engine", loss: float) -> None:
-        """Takes a snapshot when the loss, over a few readings, is at its best so far."""
+        """Takes a snapshot when the loss is at its best so far; it is good once the next loss is no higher either."""
+        if not self.small:
+            return
         self._losses = [*self._losses, loss][-_LEVEL:]
-        level = statistics.median(self._losses)
-        if self.small and math.isfinite(loss) and level <= (self.snapshot.level if self.snapshot else math.inf):
-            self.snapshot = Snapshot.take(engine, level)
+        level, waiting = statistics.median(self._losses), self._waiting
+        if waiting is not None and loss <= waiting.level + _ROOM * abs(waiting.level):
+            self.snapshot = waiting
+        self._waiting = None
+        best = self.snapshot.level if self.snapshot is not None else math.inf
+        if math.isfinite(loss) and max(level, loss) <= best:
+            self._waiting = Snapshot.take(engine, max(level, loss))
 
     def forget(self) -> None:
         """The run has gone back: the losses since do not count."""
-        self._losses = []
+        self._losses, self._waiting = [], None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"losses": self._losses, "snapshot": self.snapshot.state_dict() if self.snapshot else None}
+        held = {"snapshot": self.snapshot, "waiting": self._waiting}
+        return {"losses": self._losses, **{name: state and state.state_dict() for name, state in held.items()}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._losses = [float(loss) for loss in state["losses"]]
-        held = state["snapshot"]
-        self.snapshot = Snapshot(**held) if held else None
+        self.snapshot, self._waiting = (
+            Snapshot(**state[name]) if state[name] else None for name in ("snapshot", "waiting")
+        )
 
 
 def copied(tree: Any, device: torch.device | None = None) -> Any:

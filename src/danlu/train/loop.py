@@ -59,6 +59,8 @@ def _finished(engine: Engine) -> Ending:
     if engine.saved_at != at or best:
         engine.save(best=best)
     if engine.stop is None:
+        if engine.watch.policy.acted("add_regularisation"):
+            engine.restore_best()
         return Ending(status="finished", reason="the budget is used")
     if engine.stop.restore_best:
         engine.restore_best()
