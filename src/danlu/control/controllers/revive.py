@@ -5,6 +5,9 @@ from typing import ClassVar
 from danlu.control.base import Controller, Situation
 from danlu.core.action import Action, Expectation, Reinitialise
 
+CAUSES = ("rate_too_high", "divergence", "nan_loss")
+"""what kills units itself, and would kill new ones: others see to that first"""
+
 
 class Revive(Controller):
     """Answers findings that suggest to draw weights anew: layers that are dead, or a start that is out of all measure.
@@ -18,6 +21,7 @@ class Revive(Controller):
         "saturated_activations",
         "exploding_gradients",
         "bad_initialisation",
+        *CAUSES,
     )
     order: ClassVar[int] = 10
 
@@ -29,7 +33,8 @@ class Revive(Controller):
     """the share of the run after which it is too late"""
 
     def decide(self, now: Situation) -> list[Action]:
-        if now.clock.progress > self.until:
+        named = {finding.name for finding in now.findings}
+        if now.clock.progress > self.until or named & {*CAUSES}:
             return []
         expects = Expectation(reading="loss", by=0.0, after=now.steps(0.1, least=30))
         return [

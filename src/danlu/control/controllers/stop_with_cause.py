@@ -9,16 +9,11 @@ from danlu.core.action import Action, Stop
 class StopWithCause(Controller):
     """Answers serious findings whose cause lies in the recipe, the model or the data: the end, with a next recipe.
 
-    What is wrong with the architecture, the labels or the split does not get better by training on. A warning is not
-    enough, and the best weights so far are kept.
+    What is wrong with the architecture or the labels does not get better by training on. A warning is not enough, and
+    the best weights so far are kept. Runs that learn something all the same (a layer that is frozen) go on.
     """
 
-    answers: ClassVar[tuple[str, ...]] = (
-        "vanishing_gradients",
-        "frozen_parameters",
-        "gradients_not_zeroed",
-        "shuffled_labels",
-    )
+    answers: ClassVar[tuple[str, ...]] = ("vanishing_gradients", "shuffled_labels")
     order: ClassVar[int] = 80
 
     max_actions: int = 1
