@@ -31,8 +31,8 @@ class Diagnoser:
             self.history.add_evaluation(news)
         self._round += 1
         found = [finding for diagnosis in self.diagnoses for finding in diagnosis.diagnose(self.history)]
-        new = [finding for finding in found if self._is_new(finding.name)]
-        self._found_at.update((finding.name, self._round) for finding in found)
+        new = [finding for finding in found if self._is_new(_key(finding))]
+        self._found_at.update((_key(finding), self._round) for finding in found)
         self.standing = sorted(found, key=lambda finding: _SEVERITY[finding.severity])
         return [finding for finding in self.standing if finding in new]
 
@@ -53,6 +53,11 @@ class Diagnoser:
     def _is_new(self, name: str) -> bool:
         at = self._found_at.get(name)
         return at is None or self._round - at > self.quiet
+
+
+def _key(finding: Finding) -> str:
+    """What has become serious is worth telling once more."""
+    return finding.name + ("!" if finding.severity == "serious" else "")
 
 
 _SEVERITY: Mapping[str, int] = {"serious": 0, "warning": 1, "note": 2}
