@@ -89,6 +89,8 @@ def test_over_regularised_by_noise_and_by_decay():
     assert OverRegularised().diagnose(_run(held, [(20, 1.95), (40, 1.95), (60, 1.95)])) == []
     shrinking = [entry | {"weight_rms/a": 0.9**at} for at, entry in enumerate(_readings([2.3, *[2.2] * 12]))]
     assert "shrunk" in OverRegularised().diagnose(_run(shrinking))[0].sentence
+    noisy = _readings([0.69] + [0.9] * 12, chance_loss=math.log(2))
+    assert OverRegularised().diagnose(_run(noisy, [(20, 0.67), (40, 0.66), (60, 0.66)]))[0].evidence["gap"] > 0.25
     learning = [entry | {"loss": 2.3 * 0.8**at} for at, entry in enumerate(shrinking)]
     assert OverRegularised().diagnose(_run(learning)) == []
 

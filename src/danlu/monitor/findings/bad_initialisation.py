@@ -12,7 +12,7 @@ class BadInitialisation(Diagnosis):
     and wrong, as from initial weights that are too large.
     """
 
-    times: float = 3.0
+    times: float = 8.0
     """the loss of guessing"""
 
     def diagnose(self, history: History) -> list[Finding]:

@@ -18,7 +18,7 @@ class LabelNoise(Diagnosis):
     of two groups (Otsu 1979). Labels that are wrong in both sets are told by their ids alone, at `danlu inspect`.
     """
 
-    share: float = 0.08
+    share: float = 0.15
     """smallest share that is told"""
     most: float = 0.48
     """beyond it there is no saying who is right"""
@@ -50,4 +50,4 @@ class LabelNoise(Diagnosis):
         valid = [
             entry.metrics["loss"] for entry in history.evaluations if entry.step <= step and "loss" in entry.metrics
         ]
-        return bool(train and valid) and statistics.median(train) > self.excess * min(valid)
+        return bool(train and valid) and statistics.median(train) > self.excess * statistics.median(valid)

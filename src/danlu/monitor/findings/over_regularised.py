@@ -26,7 +26,7 @@ class OverRegularised(Diagnosis):
     """evaluations in a row"""
     gap: float = 0.25
     """of what was gained"""
-    learnt: float = 0.8
+    learnt: float = 0.5
     """gain beyond which there is nothing to complain of"""
     shrunk: float = 0.5
     """of the weights' size"""
@@ -34,7 +34,9 @@ class OverRegularised(Diagnosis):
     """of the loss at the start"""
 
     def diagnose(self, history: History) -> list[Finding]:
-        first = history.series("loss")[:1]
+        first = (
+            [min((*history.series("loss")[:1], *history.series("chance_loss", 1)))] if history.series("loss") else []
+        )
         if not first or not math.isfinite(first[0]):
             return []
         return self._held_back(history, first[0]) or self._shrunk(history, first[0])
@@ -44,6 +46,9 @@ class OverRegularised(Diagnosis):
         for entry in history.evaluations[-self.patience :]:
             train = history.until("loss", entry.step, 2)
             valid = entry.metrics.get("loss", math.nan)
+            if train and statistics.fmean(train) > 1.05 * first and valid < 0.95 * statistics.fmean(train):
+                gaps.append(math.inf)  # in training it is worse than guessing, and at rest it is not
+                continue
             if not train or not first - valid > 0.1 * abs(first) or valid <= (1 - self.learnt) * first:
                 return []
             gaps.append((statistics.fmean(train) - valid) / (first - valid))

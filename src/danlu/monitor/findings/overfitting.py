@@ -11,7 +11,7 @@ from danlu.monitor.findings.base import Diagnosis, History, noise_of
 class Overfitting(Diagnosis):
     """Found when the last evaluations are all clearly worse than the best one, and the training loss fell meanwhile.
 
-        the last score > best + b,    the mean of the last `patience` > best + b / 2,    train now < train at the best
+        best < each of the last `patience` scores < the next,    the last > best + b,    train now < train at the best
         b = max(z · jitter, margin · |best|)
 
     the jitter being that of the evaluations since the best: validation scores of small sets go up and down. The score
@@ -36,7 +36,7 @@ class Overfitting(Diagnosis):
         if at >= len(scores) - self.patience or min(recent) <= best:
             return []
         bound = max(self.margin * abs(best), self.z * noise_of(scores[at:]))
-        if recent[-1] <= best + bound or statistics.fmean(recent) <= best + bound / 2:
+        if recent[-1] <= best + bound or list(recent) != sorted(recent):
             return []
         then = history.until("loss", history.evaluations[at].step, self.readings)
         now = history.series("loss", self.readings)
