@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from danlu.core.batch import Batch
 from danlu.core.errors import OutOfMemoryError, RequestError
+from danlu.core.journal import read_journal
 from danlu.core.outputs import Outputs
 from danlu.core.technique import Extra, StepContext, Technique, TechniqueState
 from tests.conformance.tiny import CONTEXT, farthest, finish, make_engine
@@ -34,6 +35,8 @@ def test_out_of_memory_in_mid_run_halves_the_micro_batch_and_nothing_else(tmp_pa
     short = finish(make_engine(tmp_path / "short", [SmallMemory(rows=2, since=3)], micro_rows=8))
     assert CONTEXT <= short.engine.stepper.micro_cost <= 2 * CONTEXT
     assert short.engine.clock.examples == calm.engine.clock.examples
+    told = [record for record in read_journal(tmp_path / "short" / "journal.jsonl") if record["kind"] == "action"]
+    assert [(record["step"], record["by"]) for record in told] == [(4, "stepper")]
     assert short.losses == pytest.approx(calm.losses, abs=1e-5)
     assert farthest(short.weights, calm.weights) < 1e-5
 

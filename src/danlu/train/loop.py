@@ -36,7 +36,10 @@ def train(engine: Engine, interrupts: Interrupts) -> Ending:
         ctx, before = engine.context(), engine.clock
         batch, position, data_wait_seconds = engine.draw()
         engine.probes.before_step(engine.clock)
+        micro_cost = engine.stepper.micro_cost
         result = engine.stepper.step(batch, ctx)
+        if engine.stepper.micro_cost < micro_cost:
+            engine.watch.tell_halved()
         engine.advance(result, position, seconds=time.monotonic() - origin)
         engine.follow(result)
         engine.read(before, result, step_seconds=time.monotonic() - started, data_wait_seconds=data_wait_seconds)

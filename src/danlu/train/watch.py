@@ -11,7 +11,7 @@ from torch import Tensor
 
 from danlu.control.controllers.skip_step import SkipSteps
 from danlu.control.policy import Decision, Policy, Verdict
-from danlu.core.action import Action, Branch, Rollback, SkipStep, action_record
+from danlu.core.action import Action, Branch, HalveMicroBatch, Rollback, SkipStep, action_record
 from danlu.core.batch import Batch
 from danlu.core.finding import Evaluation, Readings
 from danlu.monitor.diagnose import Diagnoser
@@ -122,6 +122,15 @@ class Watch:
                 self.engine.journal.write(
                     "verdict", self.engine.clock.step, about=step, by=who, action="Branch", **fork
                 )
+
+    def tell_halved(self) -> None:
+        """Journals that the stepper ran out of memory and went on with fewer rows at a time."""
+        engine = self.engine
+        action = action_record(HalveMicroBatch(because="memory ran out"))
+        tokens = engine.stepper.micro_cost
+        engine.journal.write(
+            "action", engine.clock.step + 1, action=action, by="stepper", applied=True, micro_batch_tokens=tokens
+        )
 
     @property
     def stuck(self) -> bool:
