@@ -37,9 +37,10 @@ class Revive(Controller):
         if now.clock.progress > self.until or named & {*CAUSES}:
             return []
         expects = Expectation(reading="loss", by=0.0, after=now.steps(0.1, least=30))
-        return [
+        wanted: list[Action] = [
             action.model_copy(update={"expects": expects, "because": finding.name.replace("_", " ")})
             for finding in now.findings
             for action in finding.suggests
             if isinstance(action, Reinitialise)
-        ][:1]
+        ]
+        return wanted[:1]
