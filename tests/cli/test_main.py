@@ -36,8 +36,8 @@ heavy = {{"torch", "transformers", "numpy", "rich", "yaml"}} & set(sys.modules)
 assert not heavy, heavy
 """
 COMMANDS = [
-    *("init", "inspect", "explain", "train", "tune", "study", "evaluate", "predict", "generate", "collect"),
-    *("schema", "doctor"),
+    *("init", "inspect", "explain", "train", "tune", "study", "improve", "replay"),
+    *("evaluate", "predict", "generate", "collect", "schema", "doctor"),
 ]
 
 

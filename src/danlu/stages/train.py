@@ -293,7 +293,9 @@ def _end(plan: Plan, engine: Engine | None, ending: Ending) -> None:
         speed=engine.speed() if engine else {},
     )
     if plan.world.is_first:
-        if ending.status == "failed" or (engine is not None and engine.stop is not None and engine.stop.next_recipe):
+        begun = (plan.folder / "recipe.yaml").is_file()
+        asked = engine is not None and engine.stop is not None and engine.stop.next_recipe
+        if begun and (ending.status == "failed" or asked):
             write_next(plan.folder)
         write_summary(plan.folder, summarise(plan.folder))
         write_report(plan.folder)
