@@ -15,12 +15,20 @@ _FIELDS = {"visits": np.int32, "p_sum": np.float64, "loss_sum": np.float64, "odd
 
 
 class _Rows(NamedTuple):
-    """Some steps' rows: ids, mean loss of a target, label (-1: none), logarithm of the input's root mean square."""
+    """A step's rows: ids, loss, targets, label (None: none), log rms of the input (None: texts)."""
 
     ids_B: Tensor
     losses_B: Tensor
-    labels_B: Tensor
-    odd_B: Tensor
+    targets_B: Tensor
+    labels_B: Tensor | None
+    odd_B: Tensor | None
+
+    def columns(self) -> list[Tensor]:
+        """Ids, mean loss of a target, label or −1, input or 0."""
+        mean_B = self.losses_B.detach() / self.targets_B.clamp(min=1)
+        labels_B = torch.full_like(self.ids_B, -1) if self.labels_B is None else self.labels_B
+        odd_B = torch.zeros_like(mean_B) if self.odd_B is None else self.odd_B
+        return [part.to(torch.float64) for part in (self.ids_B, mean_B, labels_B, odd_B)]
 
 
 class ExampleBook:
@@ -39,18 +47,17 @@ class ExampleBook:
 
     def add(self, batch: Batch, losses_B: Tensor) -> None:
         """Takes in this process's rows of a step."""
-        mean_B = losses_B.detach() / batch.targets_B.clamp(min=1)
         classes = batch.labels.get("classes")
         single = isinstance(classes, Tensor) and classes.ndim == 1 and not classes.is_floating_point()
-        labels_B = classes if single else torch.full_like(batch.example_ids_B, -1)
         floats = [x for x in batch.inputs.values() if isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1]
-        odd_B = _log_rms(floats[0]) if floats else torch.zeros_like(mean_B)
-        self._waiting.append(_Rows(batch.example_ids_B, mean_B, labels_B, odd_B))  # type: ignore[arg-type]
+        odd_B = _log_rms(floats[0]) if floats else None
+        labels_B = classes if single and isinstance(classes, Tensor) else None
+        self._waiting.append(_Rows(batch.example_ids_B, losses_B, batch.targets_B, labels_B, odd_B))
 
     def take(self) -> np.ndarray:
         """What waits, on the host: (4, N) ids, losses, labels, inputs. One wait for the device."""
         if self._waiting:
-            columns = [[part.to(torch.float64) for part in rows] for rows in self._waiting]
+            columns = [rows.columns() for rows in self._waiting]
             self._waiting = []
             table_4N = torch.stack([torch.cat(parts) for parts in zip(*columns, strict=True)]).cpu().numpy()
             self._table_4N = np.concatenate([self._table_4N, table_4N], axis=1)

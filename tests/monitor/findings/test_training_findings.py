@@ -111,11 +111,11 @@ def test_class_imbalance_among_enough_examples():
 
 def test_label_noise_needs_two_groups_and_a_better_validation():
     groups = {"low_share": 0.2, "low_p": 0.1, "high_p": 0.8}
-    noisy = _readings([0.6] * 8, **groups)
+    noisy = _readings([0.6] * 9, **groups)
     (finding,) = LabelNoise().diagnose(_run(noisy, [(20, 0.3)], {"low_p": (3, 5)}))
     assert finding.example_ids == finding.suggests[0].example_ids == (3, 5)
     assert LabelNoise().diagnose(_run(noisy, [(20, 0.7)])) == []  # examples that are hard, in both sets
-    assert LabelNoise().diagnose(_run(_readings([0.6] * 8, **groups | {"low_share": 0.04}), [(20, 0.3)])) == []
+    assert LabelNoise().diagnose(_run(_readings([0.6] * 9, **groups | {"low_share": 0.04}), [(20, 0.3)])) == []
 
 
 def test_examples_that_stand_apart_are_named():

@@ -22,7 +22,7 @@ class BatchTooLarge(Diagnosis):
     """examples of a step"""
     cosine: float = 0.7
     """of the angle between gradients in a row"""
-    window: int = 6
+    window: int = 3
     """readings that are judged"""
 
     def diagnose(self, history: History) -> list[Finding]:

@@ -26,6 +26,8 @@ class LabelNoise(Diagnosis):
     """mean probability of the others' labels"""
     excess: float = 1.3
     """training over validation loss"""
+    at_least: int = 40
+    """steps before anything is said"""
 
     def diagnose(self, history: History) -> list[Finding]:
         told = history.steps("low_share")
@@ -44,7 +46,7 @@ class LabelNoise(Diagnosis):
 
     def _holds(self, history: History, at: int, step: int) -> bool:
         low, p, q = (history.series(name)[at] for name in ("low_share", "low_p", "high_p"))
-        if not self.share <= low <= self.most or p > 0.5 * q or q < self.agreed:
+        if step < self.at_least or not self.share <= low <= self.most or p > 0.5 * q or q < self.agreed:
             return False
         train = [value for value in history.until("loss", step, 8) if math.isfinite(value)]
         valid = [

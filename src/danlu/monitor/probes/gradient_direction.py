@@ -25,9 +25,9 @@ class GradientDirection(Probe):
 
     every: int = Field(default=5, ge=1)
     """steps from one reading to the next"""
-    sample: int = Field(default=1024, ge=1)
+    sample: int = Field(default=512, ge=1)
     """entries of each matrix"""
-    most: int = Field(default=16, ge=1)
+    most: int = Field(default=8, ge=1)
     """matrices that are compared"""
 
     @contextlib.contextmanager
