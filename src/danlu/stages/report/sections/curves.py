@@ -31,11 +31,12 @@ SAME = {"examples_per_second": "tokens_per_second"}
 
 
 def section(run: RunRecords) -> Html | None:
-    """The loss as a large chart; everything else that was read or judged as small ones."""
+    """The loss as a large chart; what was judged and the usual readings as small ones; the others folded away."""
     main = _loss(run)
-    small = [figure for name in _order(run) if (figure := _reading(run, name))]
-    small = [figure for name in run.metric_names if (figure := _metric(run, name))] + small
-    return render("curves", main=main, small=small) if main or small else None
+    small = [figure for name in run.metric_names if (figure := _metric(run, name))]
+    small += [figure for name in _order(run) if name in KNOWN and (figure := _reading(run, name))]
+    more = [figure for name in _order(run) if name not in KNOWN and (figure := _reading(run, name))]
+    return render("curves", main=main, small=small, more=more) if main or small or more else None
 
 
 def _loss(run: RunRecords) -> Html | None:

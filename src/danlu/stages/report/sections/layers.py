@@ -26,7 +26,7 @@ def section(run: RunRecords) -> Html | None:
         caption += f" Of {len(rows)} layers, each {every}th is drawn."
         rows = rows[::every]
     figure = heat(rows, title="Update ratio", caption=caption, low=LOW, high=HIGH)
-    return render("curves", main=figure, small=[]) if figure else None
+    return render("curves", main=figure, small=[], more=[]) if figure else None
 
 
 def _natural(name: str) -> list[tuple[int, int | str]]:
