@@ -136,3 +136,25 @@ def test_what_auto_does_about_each_finding_is_bounded_and_explained(name):
         acted += [item.action for item in said if isinstance(item, Decision) and item.reverts is None]
     assert len(acted) <= 16
     assert all(action.because for action in acted)
+
+
+def _first_action(name, suggests, **dials):
+    finding = Finding(name=name, step=50, severity="warning", sentence="", evidence={}, suggests=suggests)
+    clock = Clock(budget=Budget(steps=200), step=50)
+    said = Policy("auto").answer([finding], clock, {"learning_rate": 1e-3, **dials}, _history([1.0, 1.0]))
+    return [item.action for item in said if isinstance(item, Decision)]
+
+
+def test_forks_try_what_the_finding_says():
+    (raised,) = _first_action("rate_too_low", (SetDial(dial="learning_rate", kind="scale", number=64.0),))
+    assert [tried[0].number for tried in raised.tries] == [8.0, 64.0]
+    (batch,) = _first_action("batch_too_small", (SetDial(dial="batch_examples", number=32.0),), batch_examples=2.0)
+    assert [[turn.number for turn in tried] for tried in batch.tries] == [[16.0], [16.0, 4.0]]
+
+
+def test_decayed_weights_are_put_back_before_the_decay_is_lowered():
+    back = Rollback(skip_data=False)
+    assert [type(action) for action in _first_action("over_regularised", (back,), weight_decay=10.0)] == [
+        Rollback,
+        SetDial,
+    ]

@@ -31,6 +31,7 @@ from danlu.models.estimate import flops_per_token
 from danlu.models.forward import Forward
 from danlu.models.kernels import accelerate
 from danlu.monitor.base import Probes
+from danlu.monitor.findings.base import with_dials
 from danlu.monitor.probes.memory import peak_memory_bytes
 from danlu.optim.evaluating import evaluating
 from danlu.train.acts import standby
@@ -327,6 +328,7 @@ class Engine:
         own = {name: value for technique, state in self.active for name, value in technique.readings(state).items()}
         readings = dataclasses.replace(readings, values={**readings.values, **own})
         readings, clock = self.watch.with_traced(readings), self.shown_clock()
+        dials = self.dials.read_all(clock)
         self.journal.write(
             "reading",
             clock.step,
@@ -336,10 +338,10 @@ class Engine:
             epochs=clock.epochs,
             seconds=clock.seconds,
             progress=round(clock.progress, 6),
-            dials=self.dials.read_all(clock),
+            dials=dials,
             **({"noted": readings.examples} if readings.examples else {}),
         )
-        self.watch.hear(readings)
+        self.watch.hear(with_dials(readings, dials))
 
     def shown_clock(self) -> Clock:
         """The clock as the journal shows it: decisions rest on nothing that cannot be read there."""

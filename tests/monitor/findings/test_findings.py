@@ -120,12 +120,14 @@ def test_overfitting():
 
 def test_data_bound():
     history = History()
-    for number in range(6):
+    for number in range(5):
         assert DataBound().diagnose(history) == []
         history.add(Readings(step=number, values={"data_starved_share": 0.4, "data_wait_seconds": 0.2}))
     (finding,) = DataBound().diagnose(history)
     assert finding.sentence.startswith("40%")
-    history.add(Readings(step=6, values={"data_starved_share": 0.1, "data_wait_seconds": 0.2}))
+    for number, told in ((5, 1), (6, 0)):
+        history.add(Readings(step=number, values={"data_starved_share": 0.1, "data_wait_seconds": 0.2}))
+        assert len(DataBound().diagnose(history)) == told
     assert DataBound().diagnose(history) == []  # the machine was busy with other programs
 
 

@@ -95,6 +95,24 @@ def test_over_regularised_by_noise_and_by_decay():
     assert OverRegularised().diagnose(_run(learning)) == []
 
 
+def test_a_heavy_regulariser_is_named_before_the_labels_are():
+    told = {"label_entropy": 2.3, "chance_loss": 2.3, "passes": 4.0, "update_ratio/a": 0.01, "weight_rms/a": 1.0}
+    stuck = _readings([2.3] * 20, **told)
+    valid = [(40, 2.3), (100, 2.3)]
+    dropped = [entry | {"dial/dropout": 0.8} for entry in stuck]
+    (finding,) = OverRegularised().diagnose(_run(dropped, valid))
+    assert (finding.evidence["dial/dropout"], finding.suggests) == (0.8, ())
+    assert ShuffledLabels().diagnose(_run(dropped, valid)) == []
+    history = _run([entry | {"dial/weight_decay": 10.0} for entry in stuck], valid)
+    assert not OverRegularised().diagnose(history)[0].suggests[0].skip_data
+    history.forget_after(0)
+    assert history.series("chance_loss", 1) == [2.3]
+    assert OverRegularised().diagnose(_run(stuck, valid)) == []
+    assert len(ShuffledLabels().diagnose(_run(stuck, valid))) == 1
+    begun = _readings([2.3 * 0.97**at for at in range(20)], **told | {"dial/dropout": 0.8})
+    assert OverRegularised().diagnose(_run(begun)) == []
+
+
 def test_underfitting_is_a_note():
     readings = _readings([2.3] + [2.0] * 12)
     told = Underfitting().diagnose(_run(readings, [(at, 2.0) for at in (20, 40, 50, 60)]))

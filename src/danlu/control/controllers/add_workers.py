@@ -7,7 +7,7 @@ from danlu.core.action import Action, AddWorkers, Expectation
 
 
 class MoreWorkers(Controller):
-    """Answers `data_bound` and `slow_worker`: twice as many threads as before, at first 4. Expected: less waiting."""
+    """Answers `data_bound` and `slow_worker`: 8 threads, then 16. Expected: less waiting."""
 
     answers: ClassVar[tuple[str, ...]] = ("data_bound", "slow_worker")
 
@@ -18,4 +18,4 @@ class MoreWorkers(Controller):
 
     def decide(self, now: Situation) -> list[Action]:
         expects = Expectation(reading="data_wait_share", by=0.1, after=50)
-        return [AddWorkers(because="the model waits for its data", workers=4 << len(now.acted), expects=expects)]
+        return [AddWorkers(because="the model waits for its data", workers=8 << len(now.acted), expects=expects)]

@@ -1,6 +1,7 @@
 """Diagnosis: a pure function from a run's history to findings. History: what a run has read of itself so far."""
 
 import bisect
+import dataclasses
 import itertools
 import math
 import statistics
@@ -53,8 +54,10 @@ class History:
         self.evaluations.append(evaluation)
 
     def forget_after(self, step: int) -> None:
-        """Drops the readings after a step to which the run has gone back; evaluations stay."""
+        """Drops the readings after a step to which the run has gone back; evaluations stay, and what guessing costs."""
         for name, steps in self._steps.items():
+            if name == "chance_loss":  # read once, and as true of new weights as of old ones
+                continue
             kept = bisect.bisect_right(steps, step)
             del steps[kept:], self._values[name][kept:]
 
@@ -149,9 +152,16 @@ def told(record: Record) -> Readings | Evaluation:
     """What a journal's `reading` or `evaluation` says."""
     step = int(number(record["step"]))
     if record["kind"] == "reading":
-        return Readings(step=step, values=_numbers(record["values"]), examples=_ids(record.get("noted")))
+        readings = Readings(step=step, values=_numbers(record["values"]), examples=_ids(record.get("noted")))
+        return with_dials(readings, _numbers(record.get("dials", {})))
     better: Literal["higher", "lower"] = "higher" if record["better"] == "higher" else "lower"
     return Evaluation(step=step, metrics=_numbers(record["metrics"]), judged=str(record["judged"]), better=better)
+
+
+def with_dials(readings: Readings, dials: Mapping[str, float]) -> Readings:
+    """A reading as diagnoses see it: what the dials show is in it as `dial/NAME`."""
+    shown = {f"dial/{name}": value for name, value in dials.items()}
+    return dataclasses.replace(readings, values={**readings.values, **shown})
 
 
 def _ids(noted: object) -> dict[str, tuple[int, ...]]:
@@ -184,6 +194,16 @@ def warmed_up(history: History) -> bool:
     """Whether the learning rate has stopped rising, and has not yet fallen below half its peak."""
     rates = history.series("learning_rate")
     return len(rates) > 2 and rates[-1] <= rates[-2] * 1.0001 and rates[-1] >= 0.5 * max(rates)
+
+
+HEAVY = {"dropout": 0.5, "weight_decay": 1.0}
+"""dial → what is far beyond the usual"""
+
+
+def heavy(history: History, readings: int) -> dict[str, float]:
+    """Dial → its largest number in the last readings, of regularisers that stood far above the usual then."""
+    most = {dial: max(history.series(f"dial/{dial}", readings), default=0.0) for dial in HEAVY}
+    return {dial: number for dial, number in most.items() if number > HEAVY[dial]}
 
 
 def blocks(layers: Iterable[str]) -> list[list[str]]:

@@ -7,24 +7,31 @@ from danlu.monitor.findings.base import Diagnosis, History
 
 
 class DataBound(Diagnosis):
-    """Found when in each of the last readings much of the wall time went into waiting for data:
+    """Found when much of the wall time went into waiting for data, in all of the last readings but one or three times
+    running:
 
-        min data_starved_share ≥ share,    median data_wait_seconds ≥ seconds
+        second smallest data_starved_share ≥ share, or the last 3 ≥ most,    median data_wait_seconds ≥ seconds
 
     Time in which the processors were busy with other programs does not count as waiting for data.
     """
 
-    window: int = 6
+    window: int = 5
     """readings that are judged"""
     share: float = 0.25
     """the share of the time from which on it is worth a word"""
+    most: float = 0.45
+    """the share that three readings are enough for"""
     seconds: float = 0.005
     """waits shorter than this are nobody's trouble"""
 
     def diagnose(self, history: History) -> list[Finding]:
         name = "data_starved_share" if history.steps("data_starved_share", 1) else "data_wait_share"
         shares, waits = history.series(name, self.window), history.series("data_wait_seconds", self.window)
-        if len(shares) < self.window or min(shares) < self.share or statistics.median(waits) < self.seconds:
+        often = len(shares) == self.window and sorted(shares)[1] >= self.share
+        if (
+            not (often or (len(shares) >= 3 and min(shares[-3:]) >= self.most))
+            or statistics.median(waits) < self.seconds
+        ):
             return []
         share = statistics.median(shares)
         sentence = (

@@ -3,12 +3,13 @@
 import math
 import statistics
 
+from danlu.core.action import Rollback
 from danlu.core.finding import Finding
-from danlu.monitor.findings.base import Diagnosis, History, level, looks
+from danlu.monitor.findings.base import Diagnosis, History, heavy, level, looks
 
 
 class OverRegularised(Diagnosis):
-    """Found in one of two ways:
+    """Found in one of three ways:
 
     * noise in training (dropout): at the last `patience` evaluations the model did much better at rest than in
     training,
@@ -18,6 +19,10 @@ class OverRegularised(Diagnosis):
     * decay: the weights shrink to a part of what they were, and the loss is no better than it was before:
 
         median over layers of weight_rms < shrunk · its peak,    loss > share · first loss or loss > its best + 10 %
+
+    * a dial far above the usual (`findings/base.HEAVY`) while next to nothing was learnt in `at_least` steps:
+
+        loss > (1 − started) · first loss
 
     Label smoothing and augmentation raise the training loss too; they alone seldom eat that much of the gain.
     """
@@ -32,6 +37,10 @@ class OverRegularised(Diagnosis):
     """of the weights' size"""
     share: float = 0.6
     """of the loss at the start"""
+    at_least: int = 30
+    """steps after which a model has learnt something"""
+    started: float = 0.05
+    """share of the first loss that it has gained by then"""
 
     def diagnose(self, history: History) -> list[Finding]:
         first = (
@@ -39,7 +48,9 @@ class OverRegularised(Diagnosis):
         )
         if not first or not math.isfinite(first[0]):
             return []
-        return self._held_back(history, first[0]) or self._shrunk(history, first[0])
+        return (
+            self._held_back(history, first[0]) or self._shrunk(history, first[0]) or self._too_heavy(history, first[0])
+        )
 
     def _held_back(self, history: History, first: float) -> list[Finding]:
         gaps, valid = [], math.nan
@@ -75,4 +86,18 @@ class OverRegularised(Diagnosis):
             f"better than {best:.4g} before: they are decayed faster than they learn. Lower the weight decay"
         )
         evidence = {"weight_rms": sizes[-1], "weight_rms_before": max(sizes), "loss": now, "best_loss": best}
-        return self.found(history.steps("loss", 1)[0], sentence, evidence)
+        back = Rollback(because="the weights were decayed away", skip_data=False)
+        return self.found(history.steps("loss", 1)[0], sentence, evidence, suggests=(back,))
+
+    def _too_heavy(self, history: History, first: float) -> list[Finding]:
+        high, now, step = heavy(history, 1), level(history, "loss", 5), history.steps("loss", 1)[0]
+        if not high or step < self.at_least or not now > (1 - self.started) * first:
+            return []
+        dial, number = next(iter(high.items()))
+        sentence = (
+            f"{dial.replace('_', ' ')} stands at {number:g}, far beyond the usual, and the loss is {now:.4g} after "
+            f"{step} steps, where guessing costs {first:.4g}: the model is held back from learning anything. Lower it"
+        )
+        evidence = {**{f"dial/{name}": value for name, value in high.items()}, "loss": now, "first_loss": first}
+        back = Rollback(because="the weights were decayed away", skip_data=False)
+        return self.found(step, sentence, evidence, suggests=(back,) if "weight_decay" in high else ())

@@ -4,7 +4,7 @@ import statistics
 
 from danlu.core.action import Stop
 from danlu.core.finding import Finding
-from danlu.monitor.findings.base import Diagnosis, History, level, looks, warmed_up
+from danlu.monitor.findings.base import Diagnosis, History, heavy, level, looks, warmed_up
 
 
 class ShuffledLabels(Diagnosis):
@@ -13,19 +13,28 @@ class ShuffledLabels(Diagnosis):
 
         loss ≥ (1 − margin) · H(labels),    H = −Σ f log f,    on training and validation data alike
 
-    with steps of usual size, weights that have not blown up, and gradients that reach the first block. Then there is
-    nothing to learn in the labels, at least not for this model: they were shuffled, or belong to other rows.
+    with no regulariser far above the usual in the last readings, steps of usual size, weights that have not blown up,
+    and gradients that reach the first block. Then there is nothing to learn in the labels, at least not for this
+    model: they were shuffled, or belong to other rows.
     """
 
     margin: float = 0.02
     """of the entropy"""
     at_least: int = 60
     """steps before anything is said"""
+    quiet: int = 12
+    """readings since a regulariser was far above the usual"""
 
     def diagnose(self, history: History) -> list[Finding]:
         entropy, passes = history.series("label_entropy", 1), level(history, "passes", 1)
         step = history.steps("loss", 1)[0] if history.steps("loss", 1) else 0
-        if not entropy or not passes >= 1 or step < self.at_least or not self._can_move(history):
+        if (
+            not entropy
+            or not passes >= 1
+            or step < self.at_least
+            or heavy(history, self.quiet)
+            or not self._can_move(history)
+        ):
             return []
         now = level(history, "loss", 6)
         valid = [entry.metrics["loss"] for entry in history.evaluations[-2:] if "loss" in entry.metrics]
