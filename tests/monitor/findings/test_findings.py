@@ -118,6 +118,16 @@ def test_overfitting():
     assert _rounds(Overfitting(), flat, evaluations=bad.items()) == []
 
 
+@pytest.mark.parametrize(("accuracy", "severity"), [(0.93, "note"), (0.88, "warning")])
+def test_a_loss_that_rises_alone_is_no_alarm(accuracy, severity):
+    history = History()
+    for number, (loss, share) in enumerate([(0.2, 0.93), (0.3, accuracy), (0.4, accuracy), (0.5, accuracy)], start=1):
+        history.add(Readings(step=10 * number, values={"loss": 0.5**number}))
+        metrics = {"loss": loss, "accuracy": share}
+        history.add_evaluation(Evaluation(step=10 * number, metrics=metrics, judged="accuracy", better="higher"))
+    assert [finding.severity for finding in Overfitting().diagnose(history)] == [severity]
+
+
 def test_data_bound():
     history = History()
     for number in range(5):

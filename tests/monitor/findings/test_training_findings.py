@@ -98,7 +98,7 @@ def test_over_regularised_by_noise_and_by_decay():
 def test_a_heavy_regulariser_is_named_before_the_labels_are():
     told = {"label_entropy": 2.3, "chance_loss": 2.3, "passes": 4.0, "update_ratio/a": 0.01, "weight_rms/a": 1.0}
     stuck = _readings([2.3] * 20, **told)
-    valid = [(40, 2.3), (100, 2.3)]
+    valid = [(40, 2.3), (70, 2.3), (100, 2.3)]
     dropped = [entry | {"dial/dropout": 0.8} for entry in stuck]
     (finding,) = OverRegularised().diagnose(_run(dropped, valid))
     assert (finding.evidence["dial/dropout"], finding.suggests) == (0.8, ())
@@ -148,7 +148,9 @@ def test_examples_that_stand_apart_are_named():
 def test_labels_without_any_meaning():
     moving = {"update_ratio/a": 0.01, "weight_rms/a": 0.1, "label_entropy": math.log(4), "passes": 1.5}
     flat = _readings([1.39] * 15, **moving)
-    assert ShuffledLabels().diagnose(_run(flat, [(30, 1.39), (60, 1.39)]))[0].severity == "serious"
+    assert ShuffledLabels().diagnose(_run(flat, [(30, 1.39), (45, 1.39), (60, 1.39)]))[0].severity == "serious"
+    coming = [(30, 1.44), (45, 1.41), (60, 1.39)]
+    assert ShuffledLabels().diagnose(_run(flat, coming)) == []  # it still comes down, slowly
     assert ShuffledLabels().diagnose(_run(flat, [(30, 1.39), (60, 1.2)])) == []
     assert ShuffledLabels().diagnose(_run(_readings([1.39] * 15, **moving | {"update_ratio/a": 1e-5}))) == []
 

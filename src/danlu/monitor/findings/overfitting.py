@@ -11,17 +11,20 @@ from danlu.monitor.findings.base import Diagnosis, History, noise_of
 class Overfitting(Diagnosis):
     """Found when the last evaluations are all clearly worse than the best one, and the training loss fell meanwhile.
 
-        best < each of the last `patience` scores < the next,    the last > best + b,    train now < train at the best
-        b = max(z · jitter, margin · |best|)
+        best < each of the last `patience` scores < the next,    the last > best + b,
+        train now < (1 − margin) · train at the best,    b = max(z · jitter, margin · |best|)
 
     the jitter being that of the evaluations since the best: validation scores of small sets go up and down. The score
-    is the validation loss where there is one, else the judged metric with lower made better.
+    is the validation loss where there is one, else the judged metric with lower made better. A note where the judged
+    metric is not harmed by `harm` of its best: then the model has only grown too sure of itself.
     """
 
     patience: int = 3
     """evaluations in a row that must be worse"""
     margin: float = 0.05
-    """how much worse, as a share of the best score"""
+    """how much worse, as a share of the best score, and how much better in training"""
+    harm: float = 0.03
+    """how much worse the judged metric must be at each of them, as a share of its best"""
     z: float = 4.0
     """how much worse, in jitters of the evaluations"""
     readings: int = 5
@@ -40,7 +43,7 @@ class Overfitting(Diagnosis):
             return []
         then = history.until("loss", history.evaluations[at].step, self.readings)
         now = history.series("loss", self.readings)
-        if not then or not now or not statistics.median(now) < statistics.median(then):
+        if not then or not now or not statistics.median(now) < (1 - self.margin) * statistics.median(then):
             return []
         best_step = history.evaluations[at].step
         sentence = (
@@ -59,9 +62,13 @@ class Overfitting(Diagnosis):
             Finding(
                 name=self.name(),
                 step=history.evaluations[-1].step,
-                severity="warning",
+                severity="warning" if self._harmed(history) else "note",
                 sentence=sentence,
                 evidence=evidence,
                 suggests=(Stop(because="the model overfits", restore_best=True),),
             )
         ]
+
+    def _harmed(self, history: History) -> bool:
+        judged = [entry.score for entry in history.evaluations]
+        return min(judged[-self.patience :]) > min(judged) + self.harm * abs(min(judged))

@@ -11,7 +11,9 @@ class ShuffledLabels(Diagnosis):
     """Found when, after a pass over the data, the loss stands where guessing by frequency stands, and the model can
     move:
 
-        loss ≥ (1 − margin) · H(labels),    H = −Σ f log f,    on training and validation data alike
+        (1 − margin) · H ≤ loss ≤ (1 + above) · H,    H = −Σ f log f of the labels,    no longer falling by `still` · H
+
+    on training data (half a window against the half before) and at the last `patience` evaluations alike,
 
     with no regulariser far above the usual in the last readings, steps of usual size, weights that have not blown up,
     and gradients that reach the first block. Then there is nothing to learn in the labels, at least not for this
@@ -20,6 +22,14 @@ class ShuffledLabels(Diagnosis):
 
     margin: float = 0.02
     """of the entropy"""
+    above: float = 0.05
+    """of the entropy; a model that still comes down to it has not had its say"""
+    still: float = 0.01
+    """of the entropy"""
+    patience: int = 3
+    """evaluations in a row"""
+    half: int = 5
+    """readings of half a window"""
     at_least: int = 60
     """steps before anything is said"""
     quiet: int = 12
@@ -36,10 +46,14 @@ class ShuffledLabels(Diagnosis):
             or not self._can_move(history)
         ):
             return []
-        now = level(history, "loss", 6)
-        valid = [entry.metrics["loss"] for entry in history.evaluations[-2:] if "loss" in entry.metrics]
-        bound = (1 - self.margin) * entropy[0]
-        if not bound <= now <= 1.2 * entropy[0] or not valid or min(valid) < bound:
+        valid = [entry.metrics["loss"] for entry in history.evaluations[-self.patience :] if "loss" in entry.metrics]
+        losses = history.series("loss", 2 * self.half)
+        if len(valid) < self.patience or len(losses) < 2 * self.half:
+            return []
+        then, now = statistics.median(losses[: self.half]), statistics.median(losses[self.half :])
+        low, high = (1 - self.margin) * entropy[0], (1 + self.above) * entropy[0]
+        most = self.still * entropy[0]
+        if not low <= min(now, *valid) <= max(now, *valid) <= high or then - now > most or valid[0] - valid[-1] > most:
             return []
         sentence = (
             f"After {passes:.1f} passes over the data the loss is {now:.4g}, and guessing the labels by their "
