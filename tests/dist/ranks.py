@@ -11,7 +11,7 @@ from typing import Any
 TOY = Path(__file__).with_name("toy.py")
 
 
-def run_ranks(script: Path, request: Any, processes: int, *, timeout: float = 120) -> Any:
+def run_ranks(script: Path, request: Any, processes: int, *, timeout: float = 300) -> Any:
     """The JSON that the first rank printed last. A rank that fails fails the test, with its stderr."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
