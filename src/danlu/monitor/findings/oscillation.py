@@ -18,7 +18,7 @@ class Oscillation(Diagnosis):
 
     window: int = 12
     """readings that are judged"""
-    cosine: float = -0.3
+    cosine: float = -0.5
     """of the angle between gradients in a row"""
 
     def diagnose(self, history: History) -> list[Finding]:

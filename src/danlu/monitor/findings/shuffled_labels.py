@@ -8,7 +8,7 @@ from danlu.monitor.findings.base import Diagnosis, History, heavy, level, looks,
 
 
 class ShuffledLabels(Diagnosis):
-    """Found when, after a pass over the data, the loss stands where guessing by frequency stands, and the model can
+    """Found when, after two passes over the data, the loss stands where guessing by frequency stands, and the model can
     move:
 
         (1 − margin) · H ≤ loss ≤ (1 + above) · H,    H = −Σ f log f of the labels,    no longer falling by `still` · H
@@ -30,6 +30,8 @@ class ShuffledLabels(Diagnosis):
     """evaluations in a row"""
     half: int = 5
     """readings of half a window"""
+    passes: float = 2.0
+    """over the data"""
     at_least: int = 60
     """steps before anything is said"""
     quiet: int = 12
@@ -40,7 +42,7 @@ class ShuffledLabels(Diagnosis):
         step = history.steps("loss", 1)[0] if history.steps("loss", 1) else 0
         if (
             not entropy
-            or not passes >= 1
+            or not passes >= self.passes
             or step < self.at_least
             or heavy(history, self.quiet)
             or not self._can_move(history)
