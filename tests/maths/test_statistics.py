@@ -3,7 +3,7 @@ import random
 
 import pytest
 
-from danlu.maths.statistics import holm, moving_average, paired, robust_z, slope, t_quantile, two_sided_p
+from danlu.maths.statistics import holm, paired, robust_z, slope, t_quantile, two_sided_p
 
 
 def test_robust_z() -> None:
@@ -12,12 +12,6 @@ def test_robust_z() -> None:
     assert robust_z(4.4826, history) == pytest.approx(1.0)
     assert robust_z(2.0, []) == 0.0
     assert robust_z(2.0, [1.0, 1.0]) == math.inf
-
-
-def test_moving_average_has_no_start_bias() -> None:
-    assert moving_average([3.0, 3.0, 3.0], 0.9) == pytest.approx([3.0, 3.0, 3.0])
-    with pytest.raises(ValueError, match="decay"):
-        moving_average([1.0], 1.0)
 
 
 def test_slope() -> None:

@@ -39,3 +39,13 @@ def tiny_model(tmp_path_factory) -> Path:
     notes = {"danlu": "0", **TextGeneration().notes(data)}
     save_model(LlamaForCausalLM(config), folder / "model", tools=tokenizer, notes=notes)
     return folder / "model"
+
+
+@pytest.fixture
+def furnace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with some text, words.txt, in which the test runs on one thread."""
+    lines = [f"the {n % 7} furnace melts {n * n % 13} parts of lead and {n * n * n % 11} of gold" for n in range(300)]
+    (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return tmp_path

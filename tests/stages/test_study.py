@@ -38,14 +38,10 @@ study: {techniques: {dropout: {p: 0.9}, weight_decay: true}, seeds: 2}
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with some text and a recipe; the test runs in it."""
-    lines = [f"the {n % 7} furnace melts {n * n % 13} parts of lead and {n * n * n % 11} of gold" for n in range(300)]
-    (tmp_path / "words.txt").write_text("\n".join(lines), encoding="utf-8")
-    (tmp_path / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    return tmp_path
+def place(furnace: Path) -> Path:
+    """The folder with a recipe besides."""
+    (furnace / "tiny.yaml").write_text(RECIPE, encoding="utf-8")
+    return furnace
 
 
 def read(*words: str) -> Recipe:

@@ -72,16 +72,6 @@ class TextEncoder:
         """True when a source must give each document in one row, since its length counts."""
         return self.long != "split"
 
-    def describe(self) -> dict[str, object]:
-        """What must be known to encode the same way later; JSON types only."""
-        return {
-            "format": self.columns.kind,
-            "columns": dict(self.columns.by_role),
-            "context": self.context,
-            "long": self.long,
-            "template": self.template,
-        }
-
     def encode_rows(self, rows: Sequence[Row]) -> list[Encoded]:
         """For each row its examples, or what is wrong with it."""
         if self.columns.kind == "text":

@@ -160,3 +160,9 @@ def _unigram(size: int, specials: list[str], texts: Iterable[str]) -> Any:
     )
     core.train_from_iterator(texts, trainer)
     return core
+
+
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
+    """The numbers of its begin, end and padding tokens, by the names that a model's config has for them."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 MAD_TO_SIGMA = 1.4826
 """of a normal distribution: standard deviation over median absolute deviation"""
@@ -23,21 +23,6 @@ def robust_z(value: float, history: Sequence[float]) -> float:
     if spread == 0.0:
         return 0.0 if value == middle else math.copysign(math.inf, value - middle)
     return (value - middle) / spread
-
-
-def moving_average(values: Iterable[float], decay: float) -> list[float]:
-    """Exponential moving average without the bias of its start: m_t = d m + (1 - d) x, given as m_t / (1 - d^t).
-
-    The correction is that of Adam (Kingma and Ba 2015, section 3).
-    """
-    if not 0.0 <= decay < 1.0:
-        raise ValueError(f"decay must lie in [0, 1), not {decay}")
-    smoothed: list[float] = []
-    mean = 0.0
-    for count, value in enumerate(values, start=1):
-        mean = decay * mean + (1.0 - decay) * value
-        smoothed.append(mean / (1.0 - decay**count))
-    return smoothed
 
 
 def slope(values: Sequence[float]) -> float:

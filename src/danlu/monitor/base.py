@@ -15,7 +15,6 @@ from danlu.core import discover
 from danlu.core.batch import Batch, RowLosses
 from danlu.core.clock import Clock
 from danlu.core.config import Config
-from danlu.core.errors import RequestError
 from danlu.core.finding import Readings
 from danlu.dist.world import World
 
@@ -297,16 +296,3 @@ def _as_numbers(
         name: {key: [(at, numbers.get(id(value), value)) for at, value in rows] for key, rows in kinds.items()}
         for name, kinds in pending.items()
     }
-
-
-def probe_named(name: str, options: Mapping[str, object]) -> Probe:
-    """The probe of this name with these options.
-
-    Raises:
-        RequestError: there is none; the message holds the nearest right name.
-    """
-    cls = discover.find("danlu.monitor.probes", name, Probe, where="probes")
-    try:
-        return cls.model_validate(dict(options))
-    except ValueError as error:
-        raise RequestError(f"these options do not fit the probe {name}: {error}", where="probes") from None

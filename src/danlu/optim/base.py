@@ -4,6 +4,7 @@ import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch.optim import Optimizer
 
 from danlu.core.config import Config
@@ -27,3 +28,11 @@ class OptimizerKind(Config):
     @abc.abstractmethod
     def build(self, groups: Sequence[Group], lr: float) -> Optimizer:
         """The torch optimiser over these groups. Its `state_dict` must bring it back bit by bit."""
+
+
+def loss_of(closure: Any) -> Any:
+    """What a closure gives that torch lets `step` be called with; None without one."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()

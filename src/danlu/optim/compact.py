@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from danlu.core.seeds import generator_of
 from danlu.dist.local import local
 from danlu.maths.compact import from_codes, to_bf16_by_chance, to_codes
-from danlu.optim.base import Group
+from danlu.optim.base import Group, loss_of
 
 SMALLEST = 4096
 """entries below which a weight keeps whole averages: they are little, and norms are sensitive (Dettmers et al. 2022)"""
@@ -40,10 +40,7 @@ class CompactAdamW(Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step of every weight that has a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for group in self.param_groups:
             for weight, name in zip(group["params"], group["names"], strict=True):
                 if weight.grad is not None:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from danlu.optim.base import loss_of
+
 
 class Offloaded(Optimizer):
     """Any optimiser, its state at `home` between steps; a step fetches one weight's state at a time.
@@ -27,10 +29,7 @@ class Offloaded(Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step of each weight by itself; what a group keeps is the same for all of them."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         self._inner.state = self.state
         for group in self.param_groups:
             before = _without_members(group)

@@ -1,14 +1,15 @@
-"""What tasks that align a language model do to their data: split, tokenizer, and both parts encoded once."""
+"""What tasks do to texts: their tokenizer, and for those that align a language model both parts encoded once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from danlu.data.cache import KeyedEncoder, encode_as_told
 from danlu.data.columns import Columns
 from danlu.data.config import DataConfig
 from danlu.data.examples import Examples
+from danlu.data.sources import Source
 from danlu.data.text import texts_of
-from danlu.data.tokenizers import make_tokenizer
+from danlu.data.tokenizers import make_tokenizer, special_tokens
 from danlu.tasks.base import Task
 
 
@@ -24,13 +25,11 @@ class EncodedParts(NamedTuple):
     @property
     def for_prepared(self) -> dict[str, Any]:
         """What every `Prepared` of text says alike."""
-        names = ("bos_token_id", "eos_token_id", "pad_token_id")
-        specials = {name: getattr(self.tokenizer, name) for name in names}
         return {
             "tools": self.tokenizer,
             "padded": True,
             "vocab_size": len(self.tokenizer),
-            "special_tokens": {name: number for name, number in specials.items() if number is not None},
+            "special_tokens": special_tokens(self.tokenizer),
             "facts": {
                 "train_examples": len(self.train),
                 "train_tokens": self.train.num_tokens,
@@ -42,6 +41,25 @@ class EncodedParts(NamedTuple):
             },
             "skipped": self.skipped,
         }
+
+
+def tokenizer_for(
+    data: DataConfig,
+    train: Source,
+    columns: Columns,
+    *,
+    base: str | None,
+    texts: Callable[[Source, Columns], Iterable[str]] = texts_of,
+) -> Any:
+    """The tokenizer of `base` or of the recipe; one that is to be trained reads the `texts` of the training data."""
+    return make_tokenizer(
+        data.tokenizer,
+        lambda: texts(train, columns),
+        key=f"{train.fingerprint} {columns}",
+        cache=data.cache,
+        base=base,
+        num_bytes=train.num_bytes,
+    )
 
 
 def encoded_parts(
@@ -57,14 +75,7 @@ def encoded_parts(
     say(f"reading {', '.join(data.train_sources)}")
     train, valid = task.sources(data, seed)
     columns = task.columns(train.peek()[0].fields, data, train.spec)
-    tokenizer = make_tokenizer(
-        data.tokenizer,
-        lambda: texts_of(train, columns),
-        key=f"{train.fingerprint} {columns}",
-        cache=data.cache,
-        base=base,
-        num_bytes=train.num_bytes,
-    )
+    tokenizer = tokenizer_for(data, train, columns, base=base)
     say(f"tokenising {train.num_bytes / 1e6:.1f} MB")
     encoder, skipped = make_encoder(tokenizer, columns), []  # type: ignore[var-annotated]
     parts = [encode_as_told(part, encoder, data, skipped) for part in (train, valid)]

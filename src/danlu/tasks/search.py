@@ -22,13 +22,13 @@ from danlu.data.examples import Examples, ExampleSet
 from danlu.data.queries import PairEncoder, TextFramer, pair_columns, text_columns, texts_of_example
 from danlu.data.sources import Source, open_source
 from danlu.data.split import split_source
-from danlu.data.text import texts_of
-from danlu.data.tokenizers import make_tokenizer
+from danlu.data.tokenizers import special_tokens
 from danlu.maths.losses import weighted_sum
 from danlu.maths.retrieval import CUTS, Pooling, contrastive_losses, pooled, without_muted
 from danlu.models.forward import Forward
 from danlu.models.writing import context_of
 from danlu.tasks._own_metrics import own_metrics
+from danlu.tasks._prepared_text import tokenizer_for
 from danlu.tasks._retrieval_evaluator import RetrievalEvaluator
 from danlu.tasks._search_index import Embedder, SearchOptions, answers, padded
 from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools
@@ -125,19 +125,10 @@ class Search(Task):
         say(f"reading {', '.join(data.train_sources)}")
         train, valid = split_source(open_source(data.train_sources, cache=data.cache), data.valid, seed)
         columns = self.columns(train.peek()[0].fields, data, train.spec)
-        tokenizer = make_tokenizer(
-            data.tokenizer,
-            lambda: texts_of(train, columns),
-            key=f"{train.fingerprint} {columns}",
-            cache=data.cache,
-            base=base,
-            num_bytes=train.num_bytes,
-        )
+        tokenizer = tokenizer_for(data, train, columns, base=base)
         say(f"tokenising {train.num_bytes / 1e6:.1f} MB")
         skipped: list[Mapping[str, object]] = []
         parts = [self._encoded(part, data, tokenizer, skipped) for part in (train, valid)]
-        names = ("bos_token_id", "eos_token_id", "pad_token_id")
-        specials = {name: getattr(tokenizer, name) for name in names}
         return Prepared(
             train=parts[0],
             valid=parts[1],
@@ -145,7 +136,7 @@ class Search(Task):
             context=data.context,
             padded=True,
             vocab_size=len(tokenizer),
-            special_tokens={name: number for name, number in specials.items() if number is not None},
+            special_tokens=special_tokens(tokenizer),
             model_options={"pad_token_id": tokenizer.pad_token_id},
             facts=_facts(parts[0], parts[1], len(tokenizer)),
             skipped=skipped,

@@ -23,13 +23,13 @@ from danlu.data.labelled import Balanced, LabelledEncoder, text_columns
 from danlu.data.labels import LabelReader, LabelSet, Target, labelled_columns, scan_labels
 from danlu.data.sources import Source, open_source
 from danlu.data.split import split_source
-from danlu.data.text import texts_of
-from danlu.data.tokenizers import make_tokenizer
+from danlu.data.tokenizers import special_tokens
 from danlu.models.forward import Forward
 from danlu.models.writing import context_of
 from danlu.tasks import _class_metrics as scores
 from danlu.tasks._class_evaluator import ClassEvaluator, class_loss
 from danlu.tasks._own_metrics import own_metrics
+from danlu.tasks._prepared_text import tokenizer_for
 from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 
 BATCH_ROWS = 32
@@ -116,14 +116,7 @@ class TextClassification(Task):
         train, valid = split_source(source, data.valid, seed)
         columns = self.columns(train.peek()[0].fields, data, source.spec)
         found = self._find_labels(source, columns["label"], data)
-        tokenizer = make_tokenizer(
-            data.tokenizer,
-            lambda: texts_of(train, text_columns(columns)),
-            key=f"{train.fingerprint} {text_columns(columns)}",
-            cache=data.cache,
-            base=base,
-            num_bytes=train.num_bytes,
-        )
+        tokenizer = tokenizer_for(data, train, text_columns(columns), base=base)
         reader = LabelReader(column=columns["label"], target=found.target, names=found.names, separator=self.separator)
         encoder = LabelledEncoder(tokenizer, columns, reader, context=data.context, long=data.long)
         say(f"tokenising {train.num_bytes / 1e6:.1f} MB")
@@ -136,7 +129,7 @@ class TextClassification(Task):
             context=data.context,
             padded=True,
             vocab_size=len(tokenizer),
-            special_tokens=_special_tokens(tokenizer),
+            special_tokens=special_tokens(tokenizer),
             model_options=_model_options(found, tokenizer),
             facts=_facts(parts[0], parts[1], found, len(tokenizer)),
             skipped=skipped,
@@ -272,11 +265,6 @@ def _model_options(found: LabelSet, tokenizer: Any) -> dict[str, object]:
         "num_labels": len(names),
         "pad_token_id": tokenizer.pad_token_id,
     }
-
-
-def _special_tokens(tokenizer: Any) -> dict[str, int]:
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}
 
 
 def _facts(train: Examples, valid: Examples, found: LabelSet, vocab_size: int) -> dict[str, float]:

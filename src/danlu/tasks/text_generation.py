@@ -18,10 +18,11 @@ from danlu.data.examples import Examples, ExampleSet
 from danlu.data.packing import cut, pack
 from danlu.data.sources import open_source
 from danlu.data.split import split_source
-from danlu.data.text import TextEncoder, texts_of
-from danlu.data.tokenizers import make_tokenizer
+from danlu.data.text import TextEncoder
+from danlu.data.tokenizers import special_tokens
 from danlu.maths.losses import cross_entropies, weighted_sum
 from danlu.models.kernels import linear_cross_entropy
+from danlu.tasks._prepared_text import tokenizer_for
 from danlu.tasks._text_output import TextOptions, predict_texts, prompts_from, sample_texts
 from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 
@@ -47,14 +48,7 @@ class TextGeneration(Task):
         for note in (*train.notes, *valid.notes):
             say(note)
         columns = self.columns(train.peek()[0].fields, data, source.spec)
-        tokenizer = make_tokenizer(
-            data.tokenizer,
-            lambda: texts_of(train, columns),
-            key=f"{train.fingerprint} {columns}",
-            cache=data.cache,
-            base=base,
-            num_bytes=train.num_bytes,
-        )
+        tokenizer = tokenizer_for(data, train, columns, base=base)
         encoder = TextEncoder(tokenizer, columns, context=data.context, long=data.long, template=data.template)
         say(f"tokenising {train.num_bytes / 1e6:.1f} MB")
         skipped: list[Mapping[str, object]] = []
@@ -67,7 +61,7 @@ class TextGeneration(Task):
             context=data.context,
             padded=data.packing == "pad",
             vocab_size=len(tokenizer),
-            special_tokens=_special_tokens(tokenizer),
+            special_tokens=special_tokens(tokenizer),
             facts={
                 "train_documents": len(sets[0]),
                 "train_examples": len(rows[0]),
@@ -134,11 +128,6 @@ class TextGeneration(Task):
 def _rows(examples: Examples, data: DataConfig, seed: int) -> ExampleSet:
     """Rows of at most `context` tokens: several documents packed in one, or one piece each, to be padded."""
     return pack(examples, data.context, seed) if data.packing == "pack" else cut(examples, data.context)
-
-
-def _special_tokens(tokenizer: Tools) -> dict[str, int]:
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}
 
 
 def token_loss(outputs: Outputs, batch: Batch, *, label_smoothing: float = 0.0, focal_gamma: float = 0.0) -> Tensor:

@@ -23,11 +23,12 @@ from danlu.data.pairs import AsTarget, PairEncoder, Pairs, pair_columns, pair_te
 from danlu.data.sources import open_source
 from danlu.data.split import split_source
 from danlu.data.text import Codec
-from danlu.data.tokenizers import make_tokenizer
+from danlu.data.tokenizers import special_tokens
 from danlu.models.translating import start_of, translated_ids
 from danlu.models.writing import context_of
 from danlu.tasks import _translation_scores as scores
 from danlu.tasks._own_metrics import own_metrics
+from danlu.tasks._prepared_text import tokenizer_for
 from danlu.tasks._translation_evaluator import TranslationEvaluator, padded, text_of
 from danlu.tasks.base import Evaluator, Example, Prepared, Task, Tools, shape_of
 from danlu.tasks.text_generation import token_loss
@@ -113,14 +114,7 @@ class Translation(Task):
         for note in (*train.notes, *valid.notes):
             say(note)
         columns = self.columns(train.peek()[0].fields, data, source.spec)
-        tokenizer = make_tokenizer(
-            data.tokenizer,
-            lambda: pair_texts(train, columns),
-            key=f"{train.fingerprint} {columns}",
-            cache=data.cache,
-            base=base,
-            num_bytes=train.num_bytes,
-        )
+        tokenizer = tokenizer_for(data, train, columns, base=base, texts=pair_texts)
         if base is None and (data.tokenizer is None or data.tokenizer.from_ is None):
             _end_texts(tokenizer)
         self._know(tokenizer, data.context)
@@ -137,7 +131,7 @@ class Translation(Task):
             context=data.context,
             padded=True,
             vocab_size=len(tokenizer),
-            special_tokens=_special_tokens(tokenizer),
+            special_tokens=special_tokens(tokenizer),
             model_options={"decoder_start_token_id": pad_id} if base is None else {},
             facts=_facts(learnt, judging, len(tokenizer)),
             skipped=skipped,
@@ -298,11 +292,6 @@ def _end_texts(tokenizer: Tools) -> None:
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {end}", pair=f"$A {end} $B {end}", special_tokens=[(end, tokenizer.eos_token_id)]
     )
-
-
-def _special_tokens(tokenizer: Tools) -> dict[str, int]:
-    names = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return {name: getattr(tokenizer, name) for name in names if getattr(tokenizer, name) is not None}
 
 
 def _facts(train: Examples, valid: Examples, vocab_size: int) -> dict[str, float]:

@@ -18,7 +18,7 @@ from danlu.core.action import Stop
 from danlu.core.batch import Batch
 from danlu.core.clock import Clock
 from danlu.core.dials import Dial, Dials, constant
-from danlu.core.errors import RequestError, RunError
+from danlu.core.errors import RunError
 from danlu.core.finding import Evaluation
 from danlu.core.journal import number, read_journal, standing
 from danlu.core.technique import Setting, StepContext, in_order
@@ -39,7 +39,7 @@ from danlu.train.checkpoint import Checkpoints
 from danlu.train.evaluation import evaluate
 from danlu.train.microbatch import find_micro_batch
 from danlu.train.plan import Plan
-from danlu.train.stepper import LossModule, Stepper, StepResult, autocast, exporting
+from danlu.train.stepper import LossModule, Stepper, StepResult, autocast, exporting, keeps_rows
 from danlu.train.watch import Watch
 
 
@@ -99,7 +99,7 @@ class Engine:
         self.active = [(technique, technique.start_in(setting, self.model)) for technique in self.techniques]
         self._frozen_on_purpose = frozenset(_frozen(self.model) - unasked)
         loss_module.active = self.active
-        loss_module.keeps_rows = self._needs_row_losses()
+        loss_module.keeps_rows = keeps_rows(plan.task, self.techniques, plan.probes)
         accelerate(cast(PreTrainedModel, self.model), device=self.world.device, precision=plan.precision)
         micro_cost = self._micro_cost(loss_module)
         self.module = wrap(loss_module, plan.parallel, self.world)
@@ -140,15 +140,6 @@ class Engine:
         if self.plan.batch.tokens is not None:
             return BatchSize(tokens=max(1, round(self.dials.value("batch_tokens", self.clock) * share)))
         return BatchSize(examples=max(1, round(self.dials.value("batch_examples", self.clock) * share)))
-
-    def _needs_row_losses(self) -> bool:
-        """Whether a technique needs the loss of single rows, or a probe wants it and may have it."""
-        task, needing = self.plan.task, [part.name() for part in self.techniques if part.needs_row_losses]
-        if needing and not task.tells_losses:
-            problem = f"{needing[0]} reads the loss of single rows, which {task.kind()} does not tell"
-            raise RequestError(problem, where="techniques", mend="Switch it off")
-        wanted = any(probe.needs_row_losses for probe in self.plan.probes)
-        return bool(needing) or (wanted and task.tells_losses and not task.contrasted)
 
     def context(self, result: StepResult | None = None) -> StepContext:
         """What the slots of the coming step may read, or those that follow one with this result."""

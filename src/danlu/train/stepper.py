@@ -20,6 +20,7 @@ from danlu.dist.local import reshard
 from danlu.dist.world import World
 from danlu.dist.wrap import full_weights, gradient_scale, synchronised, unwrap
 from danlu.models.forward import Forward
+from danlu.monitor.base import Probe
 from danlu.tasks.base import Task
 from danlu.train.contrast import Gathered, Pull, Taker, pulls
 from danlu.train.guard import StepGuard, only_if
@@ -84,6 +85,20 @@ class LossModule(nn.Module):
         return self.task.forward(call, batch).bound(
             loss_of=lambda made: self.task.loss(made, batch, ctx), again=functools.partial(self._outputs, batch, ctx)
         )
+
+
+def keeps_rows(task: Task, techniques: Sequence[Technique], probes: Sequence[Probe]) -> bool:
+    """Whether a technique needs the loss of single rows, or a probe wants it and may have it.
+
+    Raises:
+        RequestError: a technique needs what the task does not tell.
+    """
+    needing = [part.name() for part in techniques if part.needs_row_losses]
+    if needing and not task.tells_losses:
+        problem = f"{needing[0]} reads the loss of single rows, which {task.kind()} does not tell"
+        raise RequestError(problem, where="techniques", mend="Switch it off")
+    wanted = any(probe.needs_row_losses for probe in probes)
+    return bool(needing) or (wanted and task.tells_losses and not task.contrasted)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

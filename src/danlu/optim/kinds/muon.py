@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import torch
 from torch.optim import Optimizer
 
-from danlu.optim.base import Group, OptimizerKind
+from danlu.optim.base import Group, OptimizerKind, loss_of
 from danlu.optim.kinds.adamw import AdamW
 
 
@@ -65,10 +65,7 @@ class Together(Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step of each part on its groups."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = loss_of(closure)
         for name, part in self._parts.items():
             # Loading a state replaces groups and state, so the parts are given today's.
             part.param_groups = [group for group in self.param_groups if group["part"] == name]

@@ -7,10 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-import danlu
 from danlu.core.words import size
 from danlu.stages.report.charts import WIDTH, Axis
-from danlu.stages.report.html import asset, render
+from danlu.stages.report.html import render, sheet
 from danlu.stages.report.words import duration, label, shown, significant, tick
 from danlu.stages.study.effects import change
 
@@ -31,16 +30,7 @@ def page(told: Told, *, folder: Path) -> str:
         ("numbers", "All metrics", _numbers(told)),
         ("runs", "All runs", _runs(told, folder)),
     ]
-    return render(
-        "sheet",
-        kind="study",
-        version=danlu.__version__,
-        name=told["name"],
-        style=asset("style.css"),
-        lead=_lead(told),
-        parts=[part for part in parts if part[2]],
-        folder=str(folder),
-    )
+    return sheet("study", name=told["name"], lead=_lead(told), parts=parts, folder=folder)
 
 
 def _lead(told: Told) -> str:

@@ -7,9 +7,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-import danlu
 from danlu.stages.report.charts import HEIGHT, WIDTH, Axis
-from danlu.stages.report.html import asset, render
+from danlu.stages.report.html import render, sheet
 from danlu.stages.report.words import count, duration, label, shown, significant, tick
 
 Told = Mapping[str, Any]
@@ -31,16 +30,7 @@ def page(told: Told, *, folder: Path) -> str:
         ("slices", "Each key by itself", _slices(told)),
         ("trials", "All trials", render("tune_trials", rows=[_row(told, trial) for trial in told["trials"]])),
     ]
-    return render(
-        "sheet",
-        kind="search",
-        version=danlu.__version__,
-        name=told["name"],
-        style=asset("style.css"),
-        lead=_lead(told),
-        parts=[part for part in parts if part[2]],
-        folder=str(folder),
-    )
+    return sheet("search", name=told["name"], lead=_lead(told), parts=parts, folder=folder)
 
 
 def _lead(told: Told) -> str:
